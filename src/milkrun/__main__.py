@@ -1,0 +1,3 @@
+from milkrun.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""The async client of Consul's HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from milkrun.consul import wire
+from milkrun.errors import InputRefused, RegistryRefused, RegistryUnreachable
+from milkrun.model import ServiceName
+
+ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
+ANSWER_WAIT_S = 10.0
+TXN_OPERATIONS_AT_MOST = 64
+
+_T = TypeVar("_T")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the registry is and how to talk to it. The token never shows in a repr."""
+
+    url: str = "http://127.0.0.1:8500"
+    token: str = ""
+    ca_file: str = ""
+
+    @classmethod
+    def from_environment(cls, url: str = "") -> Self:
+        """The address that Consul's own variables give; `url`, when not empty, wins over CONSUL_HTTP_ADDR."""
+        text = url or os.environ.get("CONSUL_HTTP_ADDR", "") or "127.0.0.1:8500"
+        secure = os.environ.get("CONSUL_HTTP_SSL", "") in ("1", "true")
+        if "://" not in text:
+            text = f"{'https' if secure else 'http'}://{text}"
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputRefused(
+                f"{text!r} is not a registry's address", remedy="for example http://127.0.0.1:8500"
+            )
+        return cls(
+            url=text.rstrip("/"),
+            token=os.environ.get("CONSUL_HTTP_TOKEN", ""),
+            ca_file=os.environ.get("CONSUL_CACERT", ""),
+        )
+
+    def __repr__(self) -> str:
+        return f"Address({self.url})"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A registry's answer. `index` is X-Consul-Index, at least 1; `filtered` says that an ACL narrowed it."""
+
+    status: int
+    index: int
+    body: bytes
+    filtered: bool = False
+
+
+class Registry:
+    """One connection pool to a registry. Every call is bounded in time and size.
+
+    Raises RegistryUnreachable when nobody answers, RegistryRefused when the answer is no.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        tls = ssl.create_default_context(cafile=self.address.ca_file or None)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            headers={"X-Consul-Token": self.address.token} if self.address.token else {},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http:
+            await self._http.close()
+
+    # The one request that all calls go through
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        wait_s: float = ANSWER_WAIT_S,
+        accept: tuple[int, ...] = (200,),
+    ) -> Answer:
+        """The registry's answer, whose status is one of `accept`."""
+        if self._http is None:
+            raise RuntimeError("use `async with Registry(...)`")
+        try:
+            async with asyncio.timeout(wait_s):
+                async with self._http.request(
+                    method, self.address.url + path, params=params, data=body, allow_redirects=False
+                ) as reply:
+                    data = await self._bounded(reply)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RegistryUnreachable(
+                f"the registry at {self.address.url} does not answer ({error or type(error).__name__})",
+                remedy="start it with `milkrun up` or `milkrun registry`, or set CONSUL_HTTP_ADDR",
+            ) from error
+        if reply.status not in accept:
+            raise RegistryRefused(
+                f"the registry answered {reply.status} to {method} {path}: {data[:300].decode(errors='replace')}",
+                status=reply.status,
+            )
+        index = reply.headers.get("X-Consul-Index", "")
+        return Answer(
+            status=reply.status,
+            index=max(1, int(index)) if index.isascii() and index.isdigit() else 1,
+            body=data,
+            filtered=reply.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true",
+        )
+
+    async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in reply.content.iter_chunked(1 << 16):
+            size += len(chunk)
+            if size > ANSWER_BYTES_AT_MOST:
+                raise RegistryRefused("the registry's answer is over 64 MiB", status=reply.status)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    # KV
+
+    async def get(self, key: str) -> wire.Pair | None:
+        """The entry under `key`, None when there is none."""
+        answer = await self.ask("GET", _kv(key), accept=(200, 404))
+        return None if answer.status == 404 else decode(answer.body, list[wire.Pair])[0]
+
+    async def list(self, prefix: str) -> list[wire.Pair]:
+        """All entries whose key starts with `prefix`, by key."""
+        answer = await self.ask("GET", _kv(prefix), params={"recurse": ""}, accept=(200, 404))
+        return [] if answer.status == 404 else decode(answer.body, list[wire.Pair])
+
+    async def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        cas: int | None = None,
+        acquire: str | None = None,
+        release: str | None = None,
+    ) -> bool:
+        """True when the value is stored; False when `cas`, or the lock of `acquire` or `release`, says no."""
+        params = {"cas": str(cas)} if cas is not None else {}
+        if acquire:
+            params["acquire"] = acquire
+        if release:
+            params["release"] = release
+        answer = await self.ask("PUT", _kv(key), params=params, body=value)
+        return answer.body.strip() == b"true"
+
+    async def delete(self, key: str, *, cas: int | None = None) -> bool:
+        """True when the key is gone; False when `cas` says that it changed."""
+        params = {"cas": str(cas)} if cas is not None else {}
+        return (await self.ask("DELETE", _kv(key), params=params)).body.strip() == b"true"
+
+    async def txn(self, operations: list[dict[str, Any]]) -> wire.TxnAnswer:
+        """All operations done, or none (then `errors` says which one did not hold)."""
+        if len(operations) > TXN_OPERATIONS_AT_MOST:
+            raise InputRefused(f"{len(operations)} operations do not fit in one transaction of 64")
+        answer = await self.ask("PUT", "/v1/txn", body=msgspec.json.encode(operations), accept=(200, 409))
+        return decode(answer.body, wire.TxnAnswer)
+
+    # Services and checks
+
+    async def register(self, registration: wire.Registration) -> None:
+        """The service instance is in the catalog, with its check."""
+        await self.ask("PUT", "/v1/agent/service/register", body=msgspec.json.encode(registration))
+
+    async def deregister(self, service_id: str) -> None:
+        """The service instance is not in the catalog; it may already have been gone."""
+        await self.ask("PUT", f"/v1/agent/service/deregister/{quote(service_id)}", accept=(200, 404))
+
+    async def report(self, check_id: str, status: str, output: str) -> None:
+        """The TTL check has this status (passing, warning or critical) and its clock starts anew."""
+        body = msgspec.json.encode({"Status": status, "Output": output[:4000]})
+        await self.ask("PUT", f"/v1/agent/check/update/{quote(check_id)}", body=body)
+
+    async def maintenance(self, service_id: str, *, enable: bool, reason: str = "") -> None:
+        """The instance is in maintenance, or no longer."""
+        params = {"enable": "true" if enable else "false", "reason": reason}
+        await self.ask("PUT", f"/v1/agent/service/maintenance/{quote(service_id)}", params=params)
+
+    async def health(self, service: ServiceName) -> tuple[list[wire.HealthEntry], int]:
+        """All instances of the service with their checks, and the index of this answer."""
+        answer = await self.ask("GET", f"/v1/health/service/{service}")
+        return decode(answer.body, list[wire.HealthEntry]), answer.index
+
+    async def services(self) -> dict[str, list[str]]:
+        """The names of all services in the catalog, with their tags."""
+        return decode((await self.ask("GET", "/v1/catalog/services")).body, dict[str, list[str]])
+
+    # Sessions
+
+    async def create_session(self, name: str, *, ttl_s: int, behavior: str, lock_delay_s: int) -> str:
+        """The id of a new session that lives while it is renewed within `ttl_s` seconds (10 to 86400)."""
+        body = {"Name": name, "TTL": f"{ttl_s}s", "Behavior": behavior, "LockDelay": f"{lock_delay_s}s"}
+        answer = await self.ask("PUT", "/v1/session/create", body=msgspec.json.encode(body))
+        return decode(answer.body, dict[str, str])["ID"]
+
+    async def renew_session(self, session: str) -> bool:
+        """True when the session lives on; False when it is gone."""
+        answer = await self.ask("PUT", f"/v1/session/renew/{session}", accept=(200, 404))
+        return answer.status == 200
+
+    async def destroy_session(self, session: str) -> None:
+        """The session is gone, and what it held is released or deleted."""
+        await self.ask("PUT", f"/v1/session/destroy/{session}")
+
+    async def leader(self) -> str:
+        """The registry's leader, as `host:port`; empty while it has none."""
+        return decode((await self.ask("GET", "/v1/status/leader", wait_s=3)).body, str)
+
+
+def decode(body: bytes, shape: type[_T]) -> _T:
+    """The typed value of a registry's JSON; an answer of another shape is refused, never half-read."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.DecodeError as error:
+        raise RegistryRefused(
+            f"the registry's answer is not what Consul would say: {error}", status=200
+        ) from error
+
+
+def kv_set(key: str, value: bytes) -> dict[str, Any]:
+    """A transaction's operation that sets a key."""
+    return {"KV": {"Verb": "set", "Key": key, "Value": base64.b64encode(value).decode()}}
+
+
+def kv_cas(key: str, value: bytes, index: int) -> dict[str, Any]:
+    """A transaction's operation that sets a key if its ModifyIndex is still `index` (0: if there is none)."""
+    return {"KV": {"Verb": "cas", "Key": key, "Value": base64.b64encode(value).decode(), "Index": index}}
+
+
+def kv_delete(key: str) -> dict[str, Any]:
+    """A transaction's operation that deletes a key."""
+    return {"KV": {"Verb": "delete", "Key": key}}
+
+
+def _kv(key: str) -> str:
+    return "/v1/kv/" + quote(key, safe="/=")
