@@ -118,7 +118,7 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `catalog_index` is the X-Consul-Index of the health answer that the served state came from: an instance
     put in maintenance before that index and not listed here (or drained) gets no request from this router.
-    `held` says why the wish is not followed in some part, empty when it is followed in full.
+    `held` says why the wish of git is not served, empty when it is; `alarms` what else a person should know.
     """
 
     router: RouterId
@@ -133,6 +133,7 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
     reloads: int = 0
     drift: list[str] = []
     held: list[str] = []
+    alarms: list[str] = []
     versions: dict[VersionName, VersionTraffic] = {}
     instances: dict[InstanceId, InstanceTraffic] = {}
     data_plane: str = ""

@@ -23,7 +23,8 @@ _TTL_EXPIRED = "TTL expired"
 
 
 def instances(entries: Iterable[wire.HealthEntry]) -> list[Instance]:
-    """The instances of a health answer, by id. The version is the tag `version=...`, else the meta `version`.
+    """The instances of a health answer, by id. The version is the tag `version=...`, else the meta `version`,
+    else `unversioned`.
 
     Nothing is checked here: what a registrant wrote is judged where it is used.
     """
@@ -94,7 +95,7 @@ def _version(service: wire.Service) -> VersionName:
     for tag in service.tags or []:
         if tag.startswith("version="):
             return VersionName(tag.removeprefix("version="))
-    return VersionName((service.meta or {}).get("version", ""))
+    return VersionName((service.meta or {}).get("version") or "unversioned")
 
 
 def _number(data: bytes) -> float | None:

@@ -1,0 +1,293 @@
+"""What the data plane should do, from what the registry says. Pure: the same facts give the same answer.
+
+Invariants (DESIGN.md §4), each with a test that goes red without its guard:
+- I2  instances that vanish without a deregistration, maintenance or failed probe to explain it, and that are
+      more than half of those serving, or the last one, go on serving;
+- I4  a wish with an older generation than the accepted one is refused;
+- I5  under half healthy, the stable versions' instances all serve, but for those in maintenance;
+- the shares of a service that has an instance to serve sum to 10,000 slots, unless git says maintenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from milkrun.errors import InputRefused
+from milkrun.model import (
+    SHARE_SLOTS,
+    CommitId,
+    Health,
+    Instance,
+    InstanceId,
+    ServiceName,
+    VersionName,
+    Wish,
+    endpoint,
+    instance_id,
+    version_name,
+)
+
+
+class Mode(StrEnum):
+    """Whether a server takes new requests (serve) or only ends those it has (drain)."""
+
+    SERVE = "serve"
+    DRAIN = "drain"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance in the data plane. Address and id have passed the encoders."""
+
+    id: InstanceId
+    address: str
+    port: int
+    weight: int = 1
+    mode: Mode = Mode.SERVE
+
+
+class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a data plane needs to know of one service, in no data plane's words.
+
+    `shares` are slots of 0.01 % by version: they sum to 10,000, or are empty when nobody may serve.
+    """
+
+    shares: dict[VersionName, int] = {}
+    versions: dict[VersionName, dict[InstanceId, Server]] = {}
+
+    def serving(self) -> dict[InstanceId, VersionName]:
+        """The instances that take new requests when their version has a share."""
+        return {
+            server.id: version
+            for version, servers in self.versions.items()
+            for server in servers.values()
+            if server.mode is Mode.SERVE
+        }
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a router carries from one decision to the next, also over its own restart."""
+
+    state: RoutingState = RoutingState()
+    wish: Wish = Wish()
+    commit: CommitId | None = None
+    generation: int = 0
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to serve now, and what to remember.
+
+    `held` says why the wish of git is not served; `alarms` what else a person should know.
+    """
+
+    known: Known
+    held: list[str] = []
+    alarms: list[str] = []
+
+    @property
+    def state(self) -> RoutingState:
+        """The routing state to serve."""
+        return self.known.state
+
+
+def desired(
+    instances: Iterable[Instance], wish: Wish, known: Known, *, down: frozenset[InstanceId] = frozenset()
+) -> Decision:
+    """The decision for one service from the catalog, git's wish and what was decided before.
+
+    `down` names the servers that the data plane itself cannot connect to: positive evidence that they are gone.
+    """
+    held: list[str] = []
+    alarms: list[str] = []
+    wish = _accepted(wish, known, held)
+    valid = _valid(instances, alarms)
+    pool = _pool(valid, wish, known.state, down, alarms)
+    shares = _shares(pool, wish, known.state, held)
+    mark = wish.mark
+    followed = mark is not None and not held
+    return Decision(
+        known=Known(
+            state=RoutingState(shares=shares, versions=pool),
+            wish=wish,
+            commit=mark.commit if mark and followed else known.commit,
+            generation=mark.generation if mark and followed else known.generation,
+        ),
+        held=held,
+        alarms=alarms,
+    )
+
+
+def _accepted(wish: Wish, known: Known, held: list[str]) -> Wish:
+    """The wish to follow: the new one, or the known one when the new one is older or has lost its commit."""
+    before = known.wish.mark
+    if before is None:
+        return wish
+    if wish.mark is None:
+        held.append(
+            f"the registry has lost the commit that the weights came from; still serving {before.commit[:12]}"
+        )
+        return known.wish
+    if wish.mark.generation < before.generation:
+        held.append(
+            f"the registry offers generation {wish.mark.generation}, older than {before.generation}; still"
+            f" serving {before.commit[:12]} (restart the router with --accept-older if this is meant)"
+        )
+        return known.wish
+    return wish
+
+
+def _valid(instances: Iterable[Instance], alarms: list[str]) -> list[Instance]:
+    """The instances whose every word may stand in a data plane; the others are left out, one by one (I3, I7)."""
+    valid = []
+    for instance in instances:
+        try:
+            instance_id(instance.id)
+            version_name(instance.version)
+            address, port = endpoint(instance.address, instance.port)
+        except InputRefused as refusal:
+            alarms.append(f"instance {instance.id[:80]!r} is left out: {refusal.reason}")
+            continue
+        weight = min(max(instance.weight, 1), 256)
+        valid.append(msgspec.structs.replace(instance, address=address, port=port, weight=weight))
+    return valid
+
+
+def _pool(
+    instances: list[Instance],
+    wish: Wish,
+    before: RoutingState,
+    down: frozenset[InstanceId],
+    alarms: list[str],
+) -> dict[VersionName, dict[InstanceId, Server]]:
+    """All servers by version, each with its mode."""
+    catalog = {instance.id: instance for instance in instances}
+    kept = _braked(catalog, before, down, alarms)
+    opened = _opened(instances, wish, kept, alarms)
+    pool: dict[VersionName, dict[InstanceId, Server]] = {}
+    for instance in instances:
+        serve = instance.healthy or instance.id in kept or instance.id in opened
+        pool.setdefault(instance.version, {})[instance.id] = Server(
+            id=instance.id,
+            address=instance.address,
+            port=instance.port,
+            weight=instance.weight,
+            mode=Mode.SERVE if serve else Mode.DRAIN,
+        )
+    for name in kept - catalog.keys():
+        version = before.serving()[name]
+        pool.setdefault(version, {})[name] = before.versions[version][name]
+    return {version: dict(sorted(pool[version].items())) for version in sorted(pool)}
+
+
+def _braked(
+    catalog: Mapping[InstanceId, Instance],
+    before: RoutingState,
+    down: frozenset[InstanceId],
+    alarms: list[str],
+) -> set[InstanceId]:
+    """The instances that go on serving although the registry no longer vouches for them (I2)."""
+    serving = set(before.serving())
+    if not serving:
+        return set()
+    vouched = {name for name in serving if name in catalog and catalog[name].healthy}
+    explained = {
+        name
+        for name in serving
+        if name in down or (name in catalog and catalog[name].health in (Health.MAINTENANCE, Health.CRITICAL))
+    }
+    vanished = serving - vouched - explained
+    others = any(instance.healthy for instance in catalog.values())
+    if not vanished or (2 * len(vanished) <= len(serving) and others):
+        return set()
+    alarms.append(
+        f"{len(vanished)} of {len(serving)} serving instances vanished with no deregistration, maintenance or"
+        f" failed probe to explain it; they go on serving while they accept connections:"
+        f" {', '.join(sorted(vanished)[:5])}"
+    )
+    return vanished
+
+
+def _opened(
+    instances: list[Instance], wish: Wish, kept: set[InstanceId], alarms: list[str]
+) -> set[InstanceId]:
+    """The unhealthy instances that serve all the same, because under half of the service is healthy (I5)."""
+    weights = wish.weights
+    taking = [
+        instance
+        for instance in instances
+        if instance.health is not Health.MAINTENANCE and (not weights or weights.get(instance.version, 0) > 0)
+    ]
+    healthy = [instance for instance in taking if instance.healthy or instance.id in kept]
+    if not taking or 2 * len(healthy) >= len(taking):
+        return set()
+    most = max((weights.get(instance.version, 0) for instance in taking), default=0)
+    stable = {instance.id for instance in taking if not weights or weights[instance.version] == most}
+    opened = stable - {instance.id for instance in healthy}
+    if opened:
+        alarms.append(
+            f"only {len(healthy)} of {len(taking)} instances are healthy, so all that are"
+            " not in maintenance serve (the checks may be what is broken)"
+        )
+    return opened
+
+
+def _shares(
+    pool: Mapping[VersionName, Mapping[InstanceId, Server]],
+    wish: Wish,
+    before: RoutingState,
+    held: list[str],
+) -> dict[VersionName, int]:
+    """Each version's slots. A weighted version with nobody to serve gives its share to the others in proportion."""
+    able = {
+        version: sum(server.mode is Mode.SERVE for server in servers.values())
+        for version, servers in pool.items()
+    }
+    able = {version: count for version, count in able.items() if count}
+    weights = wish.weights
+    if not weights:
+        return slots({version: float(count) for version, count in able.items()})
+    if not any(weights.values()) and wish.maintenance:
+        return {}
+    effective = {version: weights[version] for version in able if weights.get(version, 0) > 0}
+    if effective:
+        return slots(effective)
+    last = {version: float(share) for version, share in before.shares.items() if version in able}
+    if last:
+        wanted = ", ".join(version for version, weight in weights.items() if weight > 0) or "no version"
+        held.append(f"git gives the traffic to {wanted}, which has nobody to serve it; the last shares stay")
+    return slots(last)
+
+
+def slots(weights: Mapping[VersionName, float]) -> dict[VersionName, int]:
+    """10,000 slots divided in proportion to the weights, by largest remainder: each within one slot of exact.
+
+    Ties go to the earlier name. Empty when no weight is above zero.
+    """
+    largest = max(weights.values(), default=0.0)
+    if largest <= 0:
+        return {}
+    scaled = {version: weight / largest for version, weight in weights.items() if weight > 0}
+    total = sum(scaled.values())
+    exact = {version: weight * SHARE_SLOTS / total for version, weight in scaled.items()}
+    whole = {version: int(share) for version, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda version: (whole[version] - exact[version], version))
+    missing = SHARE_SLOTS - sum(whole.values())
+    for version in by_remainder[:missing]:
+        whole[version] += 1
+    return {version: share for version, share in sorted(whole.items()) if share}
+
+
+def sentence(service: ServiceName, state: RoutingState) -> str:
+    """What was decided, in one line for the log and for people."""
+    if not state.shares:
+        return f"{service}: nobody serves"
+    parts = []
+    for version, share in state.shares.items():
+        count = sum(server.mode is Mode.SERVE for server in state.versions[version].values())
+        parts.append(f"{version} takes {share / 100:.2f} % on {count} instance{'s' * (count != 1)}")
+    draining = sum(
+        server.mode is Mode.DRAIN for servers in state.versions.values() for server in servers.values()
+    )
+    return f"{service}: " + ", ".join(parts) + (f"; {draining} not in service" if draining else "")

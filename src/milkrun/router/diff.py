@@ -1,0 +1,129 @@
+"""From what the data plane does to what it should do: the operations, in an order that is safe to interrupt.
+
+After each operation, from any start: a version with a share has a server that takes requests, if it had one
+before or gets one by this plan; a server that has requests in flight is not removed. Interrupted anywhere and
+planned again, the plan ends in the same state.
+
+The order: remove what is drained (it frees lanes), add and put into service, move the shares, drain what
+leaves. What drains now is removed by a later plan, when it is seen idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from milkrun.model import InstanceId, VersionName
+from milkrun.router.desired import Mode, RoutingState, Server
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """One server as the data plane has it. `up` is the data plane's own probe; `in_flight` its open requests."""
+
+    server: Server
+    up: bool = True
+    in_flight: int = 0
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data plane does now, read back from it."""
+
+    shares: dict[VersionName, int] = {}
+    versions: dict[VersionName, dict[InstanceId, Seen]] = {}
+
+
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """The server exists, in its mode."""
+
+    version: VersionName
+    server: Server
+
+
+class Change(msgspec.Struct, frozen=True, tag=True):
+    """The server has this mode and weight."""
+
+    version: VersionName
+    server: Server
+
+
+class Remove(msgspec.Struct, frozen=True, tag=True):
+    """The server is gone. It was drained and idle."""
+
+    version: VersionName
+    instance: InstanceId
+
+
+class SetShares(msgspec.Struct, frozen=True, tag=True):
+    """The shares are these, all at once."""
+
+    shares: dict[VersionName, int]
+
+
+Operation = Add | Change | Remove | SetShares
+
+
+def diff(observed: Observed, wanted: RoutingState) -> list[Operation]:
+    """The operations that lead towards `wanted`; empty when nothing can or need be done now."""
+    return [
+        *_removals(observed, wanted),
+        *_additions(observed, wanted),
+        *([SetShares(wanted.shares)] if observed.shares != wanted.shares else []),
+        *_drains(observed, wanted),
+    ]
+
+
+def settled(observed: Observed, wanted: RoutingState) -> bool:
+    """Whether users see what is wanted; servers on their way out may still be there, drained."""
+    return all(isinstance(operation, Remove) for operation in diff(observed, wanted)) and not any(
+        seen.server.mode is Mode.SERVE and _leaves(version, seen, wanted)
+        for version, servers in observed.versions.items()
+        for seen in servers.values()
+    )
+
+
+def leaving(observed: Observed, wanted: RoutingState) -> bool:
+    """Whether a server is still there that should be gone: plan again when it is idle."""
+    return any(
+        _leaves(version, seen, wanted)
+        for version, servers in observed.versions.items()
+        for seen in servers.values()
+    )
+
+
+def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
+    target = wanted.versions.get(version, {}).get(seen.server.id)
+    return target is None or _endpoint(target) != _endpoint(seen.server)
+
+
+def _removals(observed: Observed, wanted: RoutingState) -> Iterator[Remove]:
+    for version, servers in observed.versions.items():
+        for seen in servers.values():
+            idle = seen.server.mode is Mode.DRAIN and seen.in_flight == 0
+            if idle and _leaves(version, seen, wanted):
+                yield Remove(version, seen.server.id)
+
+
+def _additions(observed: Observed, wanted: RoutingState) -> Iterator[Add | Change]:
+    for version, servers in wanted.versions.items():
+        there = observed.versions.get(version, {})
+        for server in servers.values():
+            seen = there.get(server.id)
+            if seen is None:
+                yield Add(version, server)
+            elif not _leaves(version, seen, wanted) and server.mode is Mode.SERVE and seen.server != server:
+                yield Change(version, server)
+            # Same id at another address: the old one drains first and this one is added by a later plan.
+
+
+def _drains(observed: Observed, wanted: RoutingState) -> Iterator[Change]:
+    for version, servers in observed.versions.items():
+        for seen in servers.values():
+            target = wanted.versions.get(version, {}).get(seen.server.id)
+            drain = target is None or target.mode is Mode.DRAIN or _leaves(version, seen, wanted)
+            if drain and seen.server.mode is Mode.SERVE:
+                yield Change(version, msgspec.structs.replace(seen.server, mode=Mode.DRAIN))
+
+
+def _endpoint(server: Server) -> tuple[str, int]:
+    return server.address, server.port
