@@ -1,0 +1,61 @@
+"""A goat: it gives milk and says which goat it was.
+
+A plain HTTP app that knows nothing of load balancers. Who it is and where it listens come from the agent that
+starts it, as MILKRUN_SERVICE, MILKRUN_VERSION, MILKRUN_INSTANCE, MILKRUN_ADDRESS and MILKRUN_PORT.
+
+    GET /milk      {"goat": {"service": ..., "version": ..., "instance": ...}, "request": ...}
+    GET /health    200 while it can give milk
+
+For experiments, in `[env]` of services/goat.toml: DAIRY_MILKING_S is how long one milking takes, and
+DAIRY_LEDGER a folder where each goat writes down the id of every request that it gave milk for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from pathlib import Path
+
+from aiohttp import web
+
+STOP_LIMIT_S = 8
+"""How long requests in flight may take to finish after SIGTERM."""
+
+
+class Goat:
+    """One goat, and what it answers."""
+
+    def __init__(self) -> None:
+        self.name = {key: os.environ[f"MILKRUN_{key.upper()}"] for key in ("service", "version", "instance")}
+        self.milking_s = float(os.environ.get("DAIRY_MILKING_S", "0"))
+        folder = os.environ.get("DAIRY_LEDGER")
+        path = Path(folder, f"{self.name['instance']}.log") if folder else Path(os.devnull)
+        self.ledger = path.open("a", buffering=1)  # by line: a kill loses nothing that was written down
+
+    async def milk(self, request: web.Request) -> web.Response:
+        """A bottle of milk."""
+        request_id = request.headers.get("X-Request-Id") or uuid.uuid4().hex
+        if self.milking_s:
+            await asyncio.sleep(self.milking_s)
+        self.ledger.write(f"{request_id}\n")
+        return web.json_response({"goat": self.name, "request": request_id})
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Whether this goat can give milk."""
+        return web.json_response({"status": "ok"})
+
+
+def main() -> None:
+    """Gives milk until SIGTERM: then no new connections, the requests in flight are finished, exit 0."""
+    goat = Goat()
+    app = web.Application()
+    app.router.add_get("/milk", goat.milk)
+    app.router.add_get("/health", goat.health)
+    address, port = os.environ["MILKRUN_ADDRESS"], int(os.environ["MILKRUN_PORT"])
+    print(f"{goat.name['instance']} gives milk at {address}:{port}", flush=True)
+    web.run_app(app, host=address, port=port, shutdown_timeout=STOP_LIMIT_S, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()
