@@ -27,6 +27,7 @@ operations, and each version finds a lane."""
 _SERVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9._+-]{1,128}")
 _INSTANCE = re.compile(r"[A-Za-z0-9._:-]{1,200}")
+_BRANCH = re.compile(r"[A-Za-z0-9_+-]+([./][A-Za-z0-9_+-]+)*")
 
 
 class Health(StrEnum):
@@ -161,7 +162,10 @@ class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnitReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance that an agent runs. `state` is starting, healthy, unhealthy, draining, backoff or stopped."""
+    """One instance that an agent runs.
+
+    `state` is starting, healthy, unhealthy, draining, backoff or stopped.
+    """
 
     instance: InstanceId
     service: ServiceName
@@ -211,6 +215,15 @@ def instance_id(text: str) -> InstanceId:
     return InstanceId(text)
 
 
+def branch_name(text: str) -> str:
+    """`text` as a git branch's name, in the letters that need no thought; anything else is refused."""
+    if len(text) > 200 or text.startswith("-") or text.endswith(".lock") or not _BRANCH.fullmatch(text):
+        raise InputRefused(
+            f"{text[:80]!r} is not a branch's name", remedy="use letters, digits and _ + - with inner . and /"
+        )
+    return text
+
+
 def endpoint(address: str, port: int) -> tuple[str, int]:
     """The address re-written from its parsed form, and the port; names, sockets and port 0 are refused."""
     try:
@@ -225,7 +238,7 @@ def endpoint(address: str, port: int) -> tuple[str, int]:
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """`HOST:PORT` with an IP address (IPv6 in brackets) or `localhost`, as a pair; anything else is refused."""
+    """`HOST:PORT` with an IP address (IPv6 in brackets) or `localhost`, as a pair; all else is refused."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
         raise InputRefused(f"{text[:80]!r} is not HOST:PORT", remedy="for example 127.0.0.1:8202")

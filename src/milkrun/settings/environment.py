@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from milkrun.model import CommitMark
+from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_name
+from milkrun.settings.toml import Document
+from milkrun.settings.toml_lines import Path
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,3 +51,36 @@ class PublishedEnvironment(msgspec.Struct, frozen=True, kw_only=True):
 
     mark: CommitMark
     settings: Environment
+
+
+def load(data: bytes, file: str) -> Environment:
+    """The settings that a `milkrun.toml` states; raises InputRefused with the file and the line."""
+    document = Document(data, Environment, file)
+    settings = document.value
+    document.check(("name",), service_name, settings.name)
+    document.check(("git", "branch"), branch_name, settings.git.branch)
+    document.check(("agent", "address"), lambda text: endpoint(text, 1), settings.agent.address)
+    first, last = settings.agent.ports
+    document.require(
+        ("agent", "ports"),
+        1 <= first <= last <= 65535,
+        f"{first} to {last} is not a range of ports: the first and the last one, from 1 to 65535",
+    )
+    taken: dict[tuple[str, int], str] = {}
+    _listens(document, taken, ("registry", "http"), settings.registry.http)
+    for name, router in settings.routers.items():
+        document.check(("routers", name), service_name, name)
+        document.check(("routers", name, "service"), service_name, router.service)
+        _listens(document, taken, ("routers", name, "listen"), router.listen)
+        _listens(document, taken, ("routers", name, "stats"), router.stats)
+    return settings
+
+
+def _listens(
+    document: Document[Environment], taken: dict[tuple[str, int], str], path: Path, text: str
+) -> None:
+    """Refuses what is not HOST:PORT, and an address that another part of the environment listens on."""
+    document.check(path, host_port, text)
+    where = ".".join(str(part) for part in path)
+    other = taken.setdefault(host_port(text), where)
+    document.require(path, other == where, f"{text} is the address of {other} already")

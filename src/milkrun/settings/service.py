@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath
+
 import msgspec
 
-from milkrun.model import CommitMark
+from milkrun.errors import InputRefused
+from milkrun.model import CommitMark, ServiceName, service_name
+from milkrun.settings.toml import Document
+
+SECONDS_AT_MOST = 86_400.0
+THRESHOLD_AT_MOST = 1000
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PROBE_PATH = re.compile(r"/[!-~]{0,1000}")
 
 
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The probe: GET `path` each `interval_s`; `rise` good answers in a row make it healthy, `fall` bad ones not."""
+    """The probe: GET `path` each `interval_s`; `rise` good answers in a row: healthy; `fall` bad: not."""
 
     path: str = "/health"
     interval_s: float = 1.0
@@ -46,3 +57,66 @@ class PublishedService(msgspec.Struct, frozen=True, kw_only=True):
 
     mark: CommitMark
     settings: ServiceSettings
+
+
+def name_of(file: str) -> ServiceName:
+    """The service that a file `services/<name>.toml` is about; raises InputRefused when that is no name."""
+    try:
+        return service_name(PurePosixPath(file).stem)
+    except InputRefused as error:
+        raise InputRefused(error.reason, file=file, remedy=error.remedy) from error
+
+
+def load(data: bytes, file: str) -> ServiceSettings:
+    """The settings that a `services/<name>.toml` states; raises InputRefused with the file and the line."""
+    service = name_of(file)
+    document = Document(data, ServiceSettings, file)
+    settings = document.value
+    _check_command(document)
+    for number, need in enumerate(settings.needs):
+        document.check(("needs", number), service_name, need)
+        document.require(("needs", number), need != service, "a service does not need itself")
+        document.require(
+            ("needs", number), settings.needs.index(need) == number, f"`{need}` stands there twice"
+        )
+    for number, host in enumerate(settings.hosts):
+        document.check(("hosts", number), service_name, host)
+    path = settings.health.path
+    document.require(
+        ("health", "path"), bool(_PROBE_PATH.fullmatch(path)), "has to be a URL's path, as `/health`"
+    )
+    for field in ("interval_s", "timeout_s"):
+        _check_seconds(document, ("health", field), getattr(settings.health, field))
+    for field in ("drain_limit_s", "stop_limit_s"):
+        _check_seconds(document, ("stop", field), getattr(settings.stop, field))
+    for field in ("rise", "fall"):
+        number = getattr(settings.health, field)
+        document.require(
+            ("health", field),
+            1 <= number <= THRESHOLD_AT_MOST,
+            f"has to be 1 to {THRESHOLD_AT_MOST}, not {number}",
+        )
+    return settings
+
+
+def _check_command(document: Document[ServiceSettings]) -> None:
+    settings = document.value
+    document.require(
+        ("command",), bool(settings.command), "has to name a program, as a list with its arguments"
+    )
+    document.require(("command", 0), bool(settings.command[0].strip()), "the program's name is empty")
+    for number, argument in enumerate(settings.command):
+        document.require(("command", number), "\0" not in argument, "an argument cannot have a NUL in it")
+    for name, value in settings.env.items():
+        document.require(
+            ("env", name), bool(_VARIABLE.fullmatch(name)), "is not the name of an environment variable"
+        )
+        document.require(("env", name), "\0" not in value, "a value cannot have a NUL in it")
+
+
+def _check_seconds(document: Document[ServiceSettings], path: tuple[str, str], seconds: float) -> None:
+    document.require(
+        path,
+        0 < seconds <= SECONDS_AT_MOST,
+        f"has to be more than 0 seconds and at most {SECONDS_AT_MOST:.0f}, not {seconds:g}",
+    )
