@@ -1,0 +1,175 @@
+"""The agent as a whole: its presence in the registry, its facts, its units, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from milkrun.agent.adoption import recover, strays
+from milkrun.agent.facts import Facts
+from milkrun.agent.order import stopping_waves
+from milkrun.agent.plan import Slot
+from milkrun.agent.probes import Prober
+from milkrun.agent.reconcile import Reconciler
+from milkrun.agent.records import Records
+from milkrun.agent.unit import Site, Unit
+from milkrun.agent.units.identity import Identity
+from milkrun.agent.units.process import Process
+from milkrun.consul import Address, Registry, keys
+from milkrun.consul.presence import Presence, component
+from milkrun.errors import Conflict, MilkrunError
+from milkrun.model import AgentReport, ServiceName, service_name
+from milkrun.settings.environment import AgentSettings
+
+LOCK_DELAY_S = 10
+"""So long a dead host's slots stay free before another host may take them."""
+STRAY_STOP_S = 10.0
+FIRST_STRAYS_S = 2.0
+STRAYS_S = 60.0
+
+
+async def run(address: Address, *, host: str, state_dir: Path, folder: Path, handover: asyncio.Event) -> None:
+    """This host runs what git asks of it, until cancelled; then its instances are drained and stopped.
+
+    When `handover` is set it returns at once and leaves them running and registered for the next agent.
+    Raises Conflict when another agent works with the same `state_dir`.
+    """
+    service_name(host)
+    with _alone(state_dir) as state:
+        async with Registry(address) as registry, Prober() as prober:
+            await _Agent(registry, prober, host, state, folder).run(handover)
+
+
+class _Agent:
+    def __init__(self, registry: Registry, prober: Prober, host: str, state_dir: Path, folder: Path) -> None:
+        self._host = host
+        self._state = str(state_dir)
+        self._facts = Facts(registry)
+        self._records = Records(state_dir)
+        self._presence = Presence(
+            registry,
+            component("milkrun-agent", host, AgentSettings().address, 0),
+            keys.agent_report(host),
+            state_dir,
+            lock_delay_s=LOCK_DELAY_S,
+        )
+        self._site = Site(
+            host=host,
+            state_dir=state_dir,
+            folder=folder,
+            registry=registry,
+            session=self._presence.session,
+            prober=prober,
+            records=self._records,
+            settings=self._facts.services.get,
+            router_news=lambda: self._facts.router_news,
+            changed=self._changed,
+        )
+        self._units: dict[Slot, Unit] = {}
+        self._reconciler = Reconciler(self._site, self._facts, self._units, self._begin)
+        self._tasks = asyncio.TaskGroup()
+        self._reconciling: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("agent").bind(host=host)
+
+    async def run(self, handover: asyncio.Event) -> None:
+        """As `daemon.run`."""
+        async with asyncio.TaskGroup() as outer:
+            work = outer.create_task(self._work())
+            try:
+                await handover.wait()
+            except asyncio.CancelledError:
+                # A crash of the work cancels this task too: then there is nothing to stop in order with.
+                if work.done() or handover.is_set():
+                    raise
+                await self._stop_all()
+                work.cancel()
+                await asyncio.wait([work])
+                await self._presence.end()
+                raise
+            self._log.info("the instances are left to the next agent", units=len(self._units))
+            work.cancel()
+
+    async def _work(self) -> None:
+        async with self._tasks as tasks:
+            for record in recover(self._records, self._state):
+                self._begin(Unit(self._site, record, found=True))
+            self._changed()
+            tasks.create_task(self._presence.run())
+            tasks.create_task(self._facts.follow(lambda: {slot.service for slot in self._units}))
+            tasks.create_task(self._stop_strays())
+            self._reconciling = tasks.create_task(self._reconciler.run())
+
+    def _begin(self, unit: Unit) -> None:
+        self._units[unit.record.slot] = unit
+        self._tasks.create_task(self._supervise(unit))
+        self._changed()
+
+    async def _supervise(self, unit: Unit) -> None:
+        await unit.run()
+        del self._units[unit.record.slot]
+        self._changed()
+
+    def _changed(self) -> None:
+        units = [unit.report for _, unit in sorted(self._units.items())]
+        self._presence.publish(AgentReport(host=self._host, units=units))
+        self._facts.changed()
+
+    async def _stop_all(self) -> None:
+        if self._reconciling:
+            self._reconciling.cancel()
+        needs: dict[ServiceName, list[str]] = {
+            unit.record.slot.service: unit.record.settings.needs for unit in self._units.values()
+        }
+        self._log.info("stopping all instances", units=len(self._units))
+        for wave in stopping_waves(needs):
+            units = [unit for slot, unit in self._units.items() if slot.service in wave]
+            for unit in units:
+                unit.stop("the agent stops", hurry=True)
+            for unit in units:
+                await unit.done.wait()
+
+    async def _stop_strays(self) -> None:
+        """Never returns. A process that was just being started when the last agent died shows only later."""
+        pause_s = FIRST_STRAYS_S
+        async with asyncio.TaskGroup() as stopping:
+            while True:
+                for known in strays(self._state, {unit.record.instance for unit in self._units.values()}):
+                    stopping.create_task(self._stop_stray(known))
+                await asyncio.sleep(pause_s * (0.75 + random.random() / 4))  # noqa: S311
+                pause_s = STRAYS_S
+
+    async def _stop_stray(self, known: Identity) -> None:
+        if process := Process.adopt(known, lambda _: None):
+            self._log.warning("a process of no known unit is stopped", pid=known.pid)
+            try:
+                await process.stop(STRAY_STOP_S)
+            except MilkrunError as error:
+                self._log.error("a stray process stays", why=error.message, next=error.remedy)
+            finally:
+                process.leave()
+
+
+@contextlib.contextmanager
+def _alone(state_dir: Path) -> Iterator[Path]:
+    # One spelling of the folder: the processes carry it as their mark.
+    state = state_dir.resolve()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"another agent works in {state}",
+                remedy="stop it first: `milkrun down` ends the environment's parts",
+            ) from error
+        yield state
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,328 @@
+"""One supervised instance: the shell around `life`, which starts, probes, registers, drains and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from milkrun.agent import health, ports, slots
+from milkrun.agent.drain import ATTEMPT_S, AWAY_S_AT_MOST, Drain
+from milkrun.agent.life import Ended, Event, Failed, Life, Phase, Probed, Started, StopAsked, step
+from milkrun.agent.probes import Prober
+from milkrun.agent.records import Record, Records
+from milkrun.agent.registration import Entry, registration
+from milkrun.agent.units import logfile
+from milkrun.agent.units.process import Process, kill_remains
+from milkrun.agent.units.program import Place, Program, arguments, environment
+from milkrun.consul import Registry, Session
+from milkrun.errors import MilkrunError
+from milkrun.model import ServiceName, UnitReport
+from milkrun.settings.service import ServiceSettings
+
+STARTING_INTERVAL_S = 0.2
+"""A starting instance is probed at least this often: a restart should not wait for a slow interval."""
+INTERVAL_S_AT_LEAST = 0.05
+WAIT_S_AT_MOST = 3600.0
+LOG_LOOK_S = 10.0
+RETRY_S = 1.0
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What all units of one agent share. `settings` gives the newest ones, None while there are none."""
+
+    host: str
+    state_dir: Path
+    folder: Path
+    registry: Registry
+    session: Session
+    prober: Prober
+    records: Records
+    settings: Callable[[ServiceName], ServiceSettings | None]
+    router_news: Callable[[], asyncio.Event]
+    changed: Callable[[], None]
+
+
+class Unit:
+    """One slot's instance. `run` returns when it has been stopped; cancelled, it leaves the process running.
+
+    `found`: the record is an earlier agent's, so the process is adopted, never started by this unit first.
+    """
+
+    def __init__(self, site: Site, record: Record, *, found: bool = False) -> None:
+        self.record = record
+        self.life = Life(starts=record.starts)
+        self.done = asyncio.Event()
+        self._site = site
+        self._found = found
+        self._hurry = asyncio.Event()
+        self._poke = asyncio.Event()
+        self._process: Process | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        slot = record.slot
+        template = registration(
+            record.instance,
+            slot.service,
+            slot.version,
+            address=record.address,
+            port=record.port,
+            meta={"host": site.host, "slot": str(slot.number)},
+            status="critical",
+        )
+        self._entry = Entry(site.registry, template, listed=record.registered)
+        self._log = structlog.get_logger("unit").bind(instance=record.instance)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is on its way out; there is no way back."""
+        return self.life.phase in (Phase.DRAINING, Phase.STOPPED)
+
+    @property
+    def report(self) -> UnitReport:
+        """The unit as the agent reports it."""
+        record, slot = self.record, self.record.slot
+        return UnitReport(
+            instance=record.instance,
+            service=slot.service,
+            version=slot.version,
+            slot=slot.number,
+            address=record.address,
+            port=record.port,
+            state=self.life.phase.value,
+            pid=self._process.identity.pid if self._process else 0,
+            restarts=max(0, self.life.starts - 1),
+            log=record.log,
+            reason=self.life.reason,
+        )
+
+    def stop(self, reason: str, *, hurry: bool = False) -> None:
+        """It drains and stops. `hurry`: a registry that does not answer is not waited for for long."""
+        if hurry:
+            self._hurry.set()
+        self._take(StopAsked(reason))
+
+    async def run(self) -> None:
+        """The unit's whole life, from start or adoption to its end."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                background = [tasks.create_task(self._entry.keep()), tasks.create_task(self._trim_log())]
+                if self._found:
+                    self._adopt()
+                while self.life.phase is not Phase.STOPPED:
+                    await self._advance()
+                for task in background:
+                    task.cancel()
+        finally:
+            if self._process:
+                self._process.leave()
+            self.done.set()
+
+    async def _advance(self) -> None:
+        self._poke.clear()
+        match self.life.phase:
+            case Phase.DRAINING:
+                await self._finish()
+            case Phase.BACKOFF:
+                wait_s = self.life.restart_at - time.monotonic()
+                if wait_s <= 0:
+                    self._start()
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._poke.wait()
+            case _:
+                await self._poke.wait()
+
+    # What happens
+
+    def _take(self, event: Event) -> None:
+        before = self.life
+        self.life = step(before, event, now=time.monotonic(), jitter=random.random())  # noqa: S311
+        if self.life.phase is not before.phase:
+            self._log.info(f"now {self.life.phase.value}", was=before.phase.value, reason=self.life.reason)
+        match self.life.phase:
+            case Phase.HEALTHY if isinstance(event, Probed) and event.probe.ok:
+                if not self.record.registered:
+                    self._save(registered=True)
+                self._entry.say("passing", event.probe.reason)
+            case Phase.UNHEALTHY | Phase.BACKOFF:
+                self._entry.say("critical", self.life.reason)
+            case _:
+                pass
+        self._poke.set()
+        self._site.changed()
+
+    def _exited(self, outcome: str) -> None:
+        self._process = None
+        if self._probing:
+            self._probing.cancel()
+        if killed := kill_remains(self.record.instance, str(self._site.state_dir)):
+            self._log.warning("the instance left processes behind; they were killed", pids=killed)
+        self._take(Failed(outcome))
+
+    # Start
+
+    def _adopt(self) -> None:
+        known = self.record.identity
+        self._process = Process.adopt(known, self._exited) if known else None
+        if self._process is None:
+            kill_remains(self.record.instance, str(self._site.state_dir))
+            self.stop(self.record.stopping or "its process ended while no agent watched it")
+            return
+        now, rise = time.monotonic(), self.record.settings.health.rise
+        self.life = msgspec.structs.replace(self.life, starts=max(0, self.life.starts - 1))
+        self._running(health.adopted(now, rise=rise) if self.record.registered else health.fresh(now))
+        self._log.info("adopted", pid=self._process.identity.pid)
+        if self.record.stopping:
+            self.stop(self.record.stopping)
+
+    def _start(self) -> None:
+        record = self.record
+        settings = self._site.settings(record.slot.service) or record.settings
+        try:
+            if not ports.free(record.address, record.port):
+                self.stop(f"another program took its port {record.port}")
+                return
+            # The wish is on disk before the process is there: what comes between is found by its environment.
+            self.record = msgspec.structs.replace(
+                record, settings=settings, identity=None, starts=self.life.starts + 1
+            )
+            self._site.records.save(self.record)
+            self._process = Process.start(self._program(settings), self._exited)
+        except MilkrunError as error:
+            self._take(Failed(error.message))
+            return
+        self._save(identity=self._process.identity)
+        self._running(health.fresh(time.monotonic()))
+
+    def _program(self, settings: ServiceSettings) -> Program:
+        record, site = self.record, self._site
+        place = Place(
+            service=record.slot.service,
+            version=record.slot.version,
+            instance=record.instance,
+            address=record.address,
+            port=record.port,
+        )
+        return Program(
+            arguments=arguments(settings.command, place),
+            environment=environment(
+                os.environ, settings, place, registry=site.registry.address.url, state=site.state_dir
+            ),
+            folder=site.folder,
+            log=Path(record.log),
+        )
+
+    def _running(self, gauge: health.Gauge) -> None:
+        self._take(Started(gauge))
+        if self._tasks and self._process:
+            self._probing = self._tasks.create_task(self._probe(self._process))
+
+    async def _probe(self, process: Process) -> None:
+        record = self.record
+        settings = record.settings.health
+        while not process.exited.is_set():
+            probe = await self._site.prober.probe(record.address, record.port, settings)
+            if not process.exited.is_set():
+                self._take(Probed(probe, settings.rise, settings.fall))
+            # The order of the arguments makes NaN the shortest time.
+            interval_s = min(WAIT_S_AT_MOST, max(INTERVAL_S_AT_LEAST, settings.interval_s))
+            if self.life.phase is Phase.STARTING:
+                interval_s = min(interval_s, STARTING_INTERVAL_S)
+            await asyncio.sleep(interval_s * (0.9 + random.random() / 10))  # noqa: S311
+
+    # Stop
+
+    async def _finish(self) -> None:
+        limits = self.record.settings.stop
+        self._save(stopping=self.life.reason)
+        process = self._process
+        if process and self.record.registered:
+            await self._drain(process, min(WAIT_S_AT_MOST, max(0.0, limits.drain_limit_s)))
+        if await self._ended(process, min(WAIT_S_AT_MOST, max(0.0, limits.stop_limit_s))):
+            await self._forget()
+        if self._probing:
+            self._probing.cancel()
+        self._take(Ended())
+
+    async def _drain(self, process: Process, limit_s: float) -> None:
+        drain = Drain(
+            registry=self._site.registry,
+            entry=self._entry,
+            service=self.record.slot.service,
+            instance=self.record.instance,
+            hurry=self._hurry,
+            gone=process.exited,
+            news=self._site.router_news,
+        )
+        left = await drain.run(self.life.reason, limit_s)
+        if left:
+            self._log.warning("stopped though requests may still be sent to it", left=left, limit_s=limit_s)
+        else:
+            self._log.info("drained: no router sends anything to it")
+
+    async def _ended(self, process: Process | None, limit_s: float) -> bool:
+        while process and not process.exited.is_set():
+            try:
+                if not await process.stop(limit_s):
+                    self._log.warning("killed: it did not end by itself in time", limit_s=limit_s)
+            except MilkrunError as error:
+                self._log.error("cannot be stopped", why=error.message, next=error.remedy)
+                if self._hurry.is_set():
+                    return False
+        return True
+
+    async def _forget(self) -> None:
+        """Catalog, slot and disk know the unit no more; if the registry cannot be told, the record stays."""
+        began, told = time.monotonic(), ""
+        while True:
+            why = "the registry does not answer"
+            try:
+                async with asyncio.timeout(ATTEMPT_S):
+                    if self.record.registered:
+                        await self._entry.remove()
+                    await slots.give_back(self._site.registry, self._site.session.id, self.record.slot)
+                self._site.records.remove(self.record.instance)
+            except TimeoutError:
+                pass
+            except MilkrunError as error:
+                why = error.message
+            else:
+                return
+            if why != told:
+                self._log.warning("stopped, but the registry could not be told yet", why=why)
+                told = why
+            if self._hurry.is_set() and time.monotonic() - began >= AWAY_S_AT_MOST:
+                self._log.warning("stopped; the next agent here will tell the registry")
+                return
+            await asyncio.sleep(RETRY_S * (0.25 + random.random() * 0.75))  # noqa: S311
+
+    # Beside it
+
+    def _save(self, **changes: Any) -> None:
+        self.record = msgspec.structs.replace(self.record, **changes)
+        try:
+            self._site.records.save(self.record)
+        except MilkrunError as error:
+            self._log.error("goes on without its record", why=error.message, next=error.remedy)
+
+    async def _trim_log(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_LOOK_S * (0.5 + random.random() / 2))  # noqa: S311
+            try:
+                rotated = await asyncio.to_thread(logfile.rotate, Path(self.record.log))
+            except OSError as error:
+                self._log.error("the log cannot be rotated", log=self.record.log, why=str(error))
+            else:
+                if rotated:
+                    self._log.info("log rotated", log=self.record.log)

@@ -1,0 +1,1 @@
+"""What an instance is made of on this host: today a process."""
