@@ -141,7 +141,7 @@ class Registry:
         answer = await self.ask("GET", _kv(key), accept=(200, 404))
         return None if answer.status == 404 else decode(answer.body, list[wire.Pair])[0]
 
-    async def list(self, prefix: str) -> list[wire.Pair]:
+    async def entries(self, prefix: str) -> list[wire.Pair]:
         """All entries whose key starts with `prefix`, by key."""
         answer = await self.ask("GET", _kv(prefix), params={"recurse": ""}, accept=(200, 404))
         return [] if answer.status == 404 else decode(answer.body, list[wire.Pair])

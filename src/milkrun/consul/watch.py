@@ -39,7 +39,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
     def retry_s(self, jitter: float) -> float:
         """How long to wait before asking again; `jitter` is uniform in [0, 1)."""
-        ceiling = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self.errors - 1, 10))
+        ceiling: float = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self.errors - 1, 10))
         return ceiling * (0.5 + jitter / 2)
 
 
