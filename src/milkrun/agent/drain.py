@@ -96,7 +96,7 @@ class Drain(msgspec.Struct, kw_only=True):
     async def _left(self, index: int) -> list[str]:
         prefix = f"{keys.ROUTER_REPORTS}{self.service}/"
         reports: dict[str, RouterReport | None] = {}
-        for pair in await self.registry.list(prefix):
+        for pair in await self.registry.entries(prefix):
             try:
                 report = msgspec.json.decode(pair.data, type=RouterReport)
             except msgspec.DecodeError:
