@@ -41,13 +41,14 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `command` is a program with its arguments, started without a shell in the environment's folder; in each
     argument `{python}`, `{service}`, `{version}`, `{instance}`, `{address}` and `{port}` are filled in.
     `needs` names the services it calls: they are started before it and stopped after it. `hosts` limits where
-    it runs (empty: anywhere).
+    it runs (empty: anywhere). `example` is a path worth a try, which `milkrun up` shows.
     """
 
     command: list[str]
     env: dict[str, str] = {}
     needs: list[str] = []
     hosts: list[str] = []
+    example: str = ""
     health: HealthSettings = HealthSettings()
     stop: StopSettings = StopSettings()
 
@@ -84,6 +85,10 @@ def load(data: bytes, file: str) -> ServiceSettings:
     path = settings.health.path
     document.require(
         ("health", "path"), bool(_PROBE_PATH.fullmatch(path)), "has to be a URL's path, as `/health`"
+    )
+    example = settings.example
+    document.require(
+        ("example",), not example or bool(_PROBE_PATH.fullmatch(example)), "has to be a URL's path, as `/`"
     )
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))
