@@ -1,0 +1,20 @@
+"""The one door to a git repository: read a commit's files, commit one file. No checkout, shell or hook."""
+
+from milkrun.repository.commit import commit_file, create
+from milkrun.repository.mirror import Mirror, is_remote, shown_url
+from milkrun.repository.reading import File, Repository, Tip
+from milkrun.repository.tips import Sight, local_tips, mirrored_tips
+
+__all__ = [
+    "File",
+    "Mirror",
+    "Repository",
+    "Sight",
+    "Tip",
+    "commit_file",
+    "create",
+    "is_remote",
+    "local_tips",
+    "mirrored_tips",
+    "shown_url",
+]
