@@ -1,0 +1,176 @@
+"""Everything that can be asked to change, as values. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
+
+
+class Command(msgspec.Struct, frozen=True):
+    """One change, applied whole or not at all."""
+
+
+class KvPut(Command, frozen=True):
+    """Sets a key. True."""
+
+    key: str
+    value: bytes
+    flags: int = 0
+
+
+class KvCas(Command, frozen=True):
+    """Sets a key if its ModifyIndex is `index` (0: if it is not there). Whether it did."""
+
+    key: str
+    value: bytes
+    flags: int
+    index: int
+
+
+class KvLock(Command, frozen=True):
+    """Sets a key and holds it for the session. Whether it did."""
+
+    key: str
+    value: bytes
+    flags: int
+    session: str
+
+
+class KvUnlock(Command, frozen=True):
+    """Sets a key that the session holds, and lets go of it. Whether it did."""
+
+    key: str
+    value: bytes
+    flags: int
+    session: str
+
+
+class KvDelete(Command, frozen=True):
+    """Deletes a key. True."""
+
+    key: str
+
+
+class KvDeleteCas(Command, frozen=True):
+    """Deletes a key if its ModifyIndex is `index`. Whether it is gone."""
+
+    key: str
+    index: int
+
+
+class KvDeleteTree(Command, frozen=True):
+    """Deletes every key that starts with `prefix`. True."""
+
+    prefix: str
+
+
+class TxnOp(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation of a transaction; the fields that its verb does not need are passed over."""
+
+    verb: str
+    key: str = ""
+    value: bytes | None = None
+    flags: int = 0
+    index: int = 0
+    session: str = ""
+
+
+class Txn(Command, frozen=True):
+    """Does all operations, or none. A TxnResult."""
+
+    operations: list[TxnOp]
+
+
+class RegisterService(Command, frozen=True):
+    """Registers a service of this node with its checks."""
+
+    service: Service
+    checks: list[CheckSpec]
+    replace_checks: bool = False
+
+
+class DeregisterService(Command, frozen=True):
+    """Takes a service of this node out; it need not be there."""
+
+    service_id: str
+
+
+class RegisterCheck(Command, frozen=True):
+    """Registers a check of this node or of one of its services."""
+
+    check: CheckSpec
+
+
+class DeregisterCheck(Command, frozen=True):
+    """Takes a check of this node out; it need not be there."""
+
+    check_id: str
+
+
+class ReportCheck(Command, frozen=True):
+    """Says how a TTL check stands."""
+
+    check_id: str
+    status: str
+    output: str
+
+
+class MaintainService(Command, frozen=True):
+    """Puts a service of this node into maintenance, or takes it out."""
+
+    service_id: str
+    enable: bool
+    reason: str
+
+
+class MaintainNode(Command, frozen=True):
+    """Puts this node into maintenance, or takes it out."""
+
+    enable: bool
+    reason: str
+
+
+class CatalogRegister(Command, frozen=True):
+    """Registers a node, with a service and checks on it, past any agent. `node` is None to leave the node as it is."""
+
+    name: str
+    node: Node | None
+    service: Service | None
+    checks: list[Check]
+
+
+class CatalogDeregister(Command, frozen=True):
+    """Takes out a service, a check, or (with neither) the whole node."""
+
+    node: str
+    service_id: str = ""
+    check_id: str = ""
+
+
+class CreateSession(Command, frozen=True):
+    """Starts a session. Its id."""
+
+    session: Session
+
+
+class RenewSession(Command, frozen=True):
+    """Starts a session's time to live anew. The session, None when there is none."""
+
+    session_id: str
+
+
+class DestroySession(Command, frozen=True):
+    """Ends a session; it need not be there. True."""
+
+    session_id: str
+
+
+class Announce(Command, frozen=True):
+    """Registers this registry's own node."""
+
+    node: Node
+
+
+class Expire(Command, frozen=True):
+    """Does what is due by now."""

@@ -1,0 +1,46 @@
+"""Durations as Go writes them: `15s`, `1m30s`, `0.001s`, `60000ms`. Pure."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_LONGEST = 64
+_LARGEST = 2**63 - 1
+
+
+def nanoseconds(text: str) -> int:
+    """The duration in nanoseconds. Raises ValueError, with Go's text, for anything that Go would refuse."""
+    refused = ValueError(f'time: invalid duration "{text[:_LONGEST]}"')
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if rest == "0":
+        return 0
+    if not rest or len(text) > _LONGEST:
+        raise refused
+    total = Decimal(0)
+    place = 0
+    while place < len(rest):
+        part = _PART.match(rest, place)
+        if part is None:
+            raise refused
+        total += Decimal(part[1]) * _NANOSECONDS[part[2]]
+        place = part.end()
+    if total > _LARGEST:
+        raise refused
+    return sign * int(total)
+
+
+def seconds(text: str) -> float:
+    """The duration in seconds. Raises ValueError as `nanoseconds` does."""
+    return nanoseconds(text) / 1e9

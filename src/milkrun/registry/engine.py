@@ -1,0 +1,135 @@
+"""The machine, its disk and its watchers: the one place where a change becomes durable and then visible.
+
+All commands of one turn of the event loop are applied and committed in one SQLite transaction, synchronously:
+nobody is answered, no watcher wakes and no read runs between the change in memory and the sync of the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from milkrun.errors import MilkrunError
+from milkrun.registry import commands
+from milkrun.registry.nouns import Node
+from milkrun.registry.parked import Parked
+from milkrun.registry.refusal import Refused
+from milkrun.registry.replies import Replies
+from milkrun.registry.state import Machine
+from milkrun.registry.storage import DiskFull, Storage, StorageFailed
+
+IDLE_S = 60.0
+RETRY_S = 1.0
+
+_Queue = list[tuple[commands.Command, asyncio.Future[Any]]]
+
+
+class Engine:
+    """One registry's state. `submit` changes it; reading `machine` is safe between awaits."""
+
+    def __init__(self, storage: Storage, node: Node) -> None:
+        self._storage = storage
+        self.own = node
+        self._queue: _Queue = []
+        self._log = structlog.get_logger("registry")
+        self._timers_moved = asyncio.Event()
+        self._full = False
+        self.parked = Parked()
+        self.machine = self._restored()
+        self.replies = Replies()
+        self.failed: asyncio.Future[StorageFailed] = asyncio.get_running_loop().create_future()
+
+    async def submit(self, command: commands.Command) -> Any:
+        """The command's result, once it is durable. Raises Refused when it says no, DiskFull when it does not fit."""
+        if self.failed.done():
+            raise self.failed.result()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        if not self._queue:
+            loop.call_soon(self._commit)
+        self._queue.append((command, answer))
+        outcome = await answer
+        if isinstance(outcome, MilkrunError):
+            raise outcome
+        return outcome
+
+    async def run_timers(self) -> None:
+        """Never returns: what is due is done, when it is due."""
+        while True:
+            due = self.machine.deadlines.next()
+            pause = IDLE_S if due is None else max(0.0, min(IDLE_S, due - time.monotonic()))
+            self._timers_moved.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._timers_moved.wait()
+            except TimeoutError:
+                pass
+            due = self.machine.deadlines.next()
+            if due is not None and due <= time.monotonic():
+                try:
+                    await self.submit(commands.Expire())
+                except DiskFull:
+                    await asyncio.sleep(RETRY_S)
+
+    def _commit(self) -> None:
+        queue, self._queue = self._queue, []
+        now = time.monotonic()
+        outcomes: list[Any] = []
+        earliest = self.machine.deadlines.next()
+        for command, _ in queue:
+            try:
+                outcomes.append(self.machine.apply(command, now))
+            except Refused as refusal:
+                outcomes.append(refusal)
+        rows, touched, keys = self.machine.ledger.take()
+        if rows or touched:
+            try:
+                self._storage.commit(rows, self.machine.ledger.index)
+            except DiskFull as error:
+                self._refuse(queue, error)
+                return
+            except StorageFailed as error:
+                self._fail(queue, error)
+                return
+            if self._full:
+                self._full = False
+                self._log.info("the disk has room again: writes are taken")
+            self.replies.forget(touched)
+            self.parked.wake(touched, keys)
+        for (_, answer), outcome in zip(queue, outcomes, strict=True):
+            if not answer.done():
+                answer.set_result(outcome)
+        if self.machine.deadlines.next() != earliest:
+            self._timers_moved.set()
+
+    def _refuse(self, queue: _Queue, error: DiskFull) -> None:
+        """Nothing was written, so memory goes back to what the disk says."""
+        if not self._full:
+            self._log.error(
+                "the disk is full: writes are refused, reads go on", why=error.message, next=error.remedy
+            )
+        self._full = True
+        self.machine = self._restored()
+        self.replies = Replies()
+        for _, answer in queue:
+            if not answer.done():
+                answer.set_result(error)
+
+    def _fail(self, queue: _Queue, error: StorageFailed) -> None:
+        """Memory is ahead of a disk that cannot be trusted: nothing is answered any more."""
+        self._log.critical("the disk failed; the registry ends", why=error.message, next=error.remedy)
+        self.failed.set_result(error)
+        for _, answer in queue:
+            if not answer.done():
+                answer.set_result(error)
+
+    def _restored(self) -> Machine:
+        storage = self._storage
+        return Machine.restore(self.own.node, storage.index, storage.rows(), time.monotonic())
+
+    async def announce(self) -> None:
+        """This registry's own node is in the catalog."""
+        await self.submit(commands.Announce(self.own))

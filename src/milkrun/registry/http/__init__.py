@@ -1,0 +1,1 @@
+"""Consul's HTTP API: one file an endpoint family, each with its routes."""

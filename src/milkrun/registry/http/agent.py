@@ -1,0 +1,226 @@
+"""/v1/agent: this node, and the services registered with it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+import structlog
+
+from milkrun.registry import commands, views
+from milkrun.registry.engine import Engine
+from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service_of
+from milkrun.registry.http.message import JSON, Reply, Request
+from milkrun.registry.http.route import Route
+from milkrun.registry.http.status import RPC_PORT
+from milkrun.registry.nouns import CRITICAL, DATACENTER, NODE_CHECK, CheckSpec, Service
+from milkrun.registry.refusal import Refused
+
+VERSION = "1.8.7"
+"""The version of Consul whose API this is; clients turn features on by it."""
+
+
+async def own(engine: Engine, _: Request) -> Reply:
+    """This node: every part an object, as Go clients decode it."""
+    node = engine.own
+    return Reply.json(
+        {
+            "Config": {
+                "Datacenter": DATACENTER,
+                "NodeName": node.node,
+                "NodeID": node.id,
+                "Revision": "",
+                "Server": True,
+                "Version": VERSION,
+            },
+            "DebugConfig": {"SessionTTLMin": "0s", "Datacenter": DATACENTER, "NodeName": node.node},
+            "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0, "Height": 0.00001},
+            "Member": _member(engine),
+            "Stats": {
+                "agent": {
+                    "services": str(len(engine.machine.catalog.services.get(node.node, {})) - 1),
+                    "checks": str(len(engine.machine.agent.specs)),
+                },
+                "consul": {"leader": "true", "server": "true", "acl": "disabled"},
+                "raft": {"applied_index": str(engine.machine.ledger.index), "state": "Leader"},
+            },
+            "Meta": node.meta or {},
+        }
+    )
+
+
+async def members(engine: Engine, _: Request) -> Reply:
+    """The members of the cluster: this node."""
+    return Reply.json([_member(engine)])
+
+
+async def services(engine: Engine, _: Request) -> Reply:
+    """The services registered here, by id."""
+    return Reply.json(views.agent_services(engine.machine.catalog, engine.machine.node))
+
+
+async def service(engine: Engine, request: Request) -> Reply:
+    """One service registered here, with a hash of its content."""
+    found = engine.machine.catalog.services.get(engine.machine.node, {}).get(request.rest)
+    if found is None:
+        raise Refused(404, f"unknown service ID: {request.rest}")
+    shown = msgspec.to_builtins(views.agent_service(found))
+    for stamp in ("CreateIndex", "ModifyIndex"):
+        del shown[stamp]
+    digest = hashlib.blake2b(msgspec.json.encode(shown, order="sorted"), digest_size=8).hexdigest()
+    body = msgspec.json.encode({**shown, "ContentHash": digest})
+    return Reply(200, body, JSON, headers=[(b"x-consul-contenthash", digest.encode())])
+
+
+async def checks(engine: Engine, _: Request) -> Reply:
+    """The checks registered here, by id."""
+    return Reply.json(views.agent_checks(engine.machine.catalog, engine.machine.node, NODE_CHECK))
+
+
+async def register(engine: Engine, request: Request) -> Reply:
+    """Registers a service with its checks."""
+    body = decode(await request.body(), ServiceBody)
+    if not body.name:
+        raise Refused(400, "Missing service name")
+    registered = service_of(body, body.name)
+    specs = checks_of(body, registered)
+    replace = bool(request.query) and request.flag("replace-existing-checks")
+    _say_what_is_not_run(engine, registered, specs)
+    await engine.submit(commands.RegisterService(registered, specs, replace))
+    return Reply()
+
+
+async def deregister(engine: Engine, request: Request) -> Reply:
+    """Takes a service with its checks out."""
+    if not request.rest:
+        raise Refused(500, "ServiceID missing")
+    await engine.submit(commands.DeregisterService(request.rest))
+    return Reply()
+
+
+async def maintain_service(engine: Engine, request: Request) -> Reply:
+    """Puts a service into maintenance, or takes it out."""
+    if not request.rest:
+        raise Refused(400, "Missing service ID")
+    enable, reason = enabling(request)
+    await engine.submit(commands.MaintainService(request.rest, enable, reason))
+    return Reply()
+
+
+async def maintain_node(engine: Engine, request: Request) -> Reply:
+    """Puts this node into maintenance, or takes it out."""
+    enable, reason = enabling(request)
+    await engine.submit(commands.MaintainNode(enable, reason))
+    return Reply()
+
+
+async def health_by_id(engine: Engine, request: Request) -> Reply:
+    """The health of one service registered here, also as the reply's status: 200, 429 or 503."""
+    node, catalog = engine.machine.node, engine.machine.catalog
+    found = catalog.services.get(node, {}).get(request.rest)
+    if found is None:
+        reason = f"ServiceId {request.rest} not found"
+        return _health(
+            request, 404, CRITICAL, {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}, reason
+        )
+    shown = _shown_health(engine, found)
+    status = str(shown["AggregatedStatus"])
+    return _health(request, _STATUS_CODES[status], status, shown, status)
+
+
+async def health_by_name(engine: Engine, request: Request) -> Reply:
+    """The health of all services of a name registered here; the worst one gives the reply's status."""
+    node = engine.machine.node
+    found = [each for at, each in engine.machine.catalog.instances(request.rest) if at == node]
+    if not found:
+        return _health(request, 404, CRITICAL, [], f"ServiceName {request.rest} Not Found")
+    shown = [_shown_health(engine, each) for each in found]
+    worst = max((str(each["AggregatedStatus"]) for each in shown), key=list(_STATUS_CODES).index)
+    return _health(request, _STATUS_CODES[worst], worst, shown, worst)
+
+
+async def nothing_to_do(_: Engine, __: Request) -> Reply:
+    """Done: there is nothing to reload or to join here."""
+    return Reply()
+
+
+def enabling(request: Request) -> tuple[bool, str]:
+    """Whether maintenance is to be switched on, and why."""
+    text = request.one("enable")
+    if not text:
+        raise Refused(400, "Missing value for enable")
+    if text not in ("true", "false", "1", "0", "t", "f", "T", "F", "True", "False", "TRUE", "FALSE"):
+        raise Refused(400, f'Invalid value for enable: "{text}"')
+    return text in ("true", "1", "t", "T", "True", "TRUE"), request.one("reason") or ""
+
+
+_STATUS_CODES = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
+
+
+def _shown_health(engine: Engine, found: Service) -> dict[str, object]:
+    checks = engine.machine.catalog.checks_of(engine.machine.node, found.id)
+    own_checks = [check for check in checks if check.check_id != NODE_CHECK]
+    return {
+        "AggregatedStatus": views.aggregated(own_checks),
+        "Service": views.agent_service(found),
+        "Checks": own_checks,
+    }
+
+
+def _health(request: Request, code: int, status: str, shown: object, reason: str) -> Reply:
+    headers = [(b"x-consul-reason", reason.encode("ascii", "replace"))]
+    if request.one("format") == "text":
+        return Reply(code, status.encode(), b"text/plain", headers=headers)
+    return Reply(code, msgspec.json.encode(shown), JSON, headers=headers)
+
+
+def _member(engine: Engine) -> dict[str, object]:
+    node = engine.own
+    return {
+        "Name": node.node,
+        "Addr": node.address,
+        "Port": 8301,
+        "Tags": {
+            "build": f"{VERSION}:",
+            "dc": DATACENTER,
+            "id": node.id,
+            "port": str(RPC_PORT),
+            "role": "consul",
+            "segment": "",
+            "vsn": "2",
+        },
+        "Status": 1,
+        "ProtocolMin": 1,
+        "ProtocolMax": 5,
+        "ProtocolCur": 2,
+        "DelegateMin": 2,
+        "DelegateMax": 5,
+        "DelegateCur": 4,
+    }
+
+
+def _say_what_is_not_run(engine: Engine, registered: Service, specs: list[CheckSpec]) -> None:
+    for spec in specs:
+        if spec.probe and engine.machine.agent.specs.get(spec.check_id) != spec:
+            structlog.get_logger("registry").warning(
+                "this registry does not run such checks yet; the check keeps the status it was registered with",
+                service=registered.id,
+                check=spec.check_id,
+                kind=spec.type,
+            )
+
+
+ROUTES = (
+    Route("GET", "/v1/agent/self", own, "agent", "read"),
+    Route("GET", "/v1/agent/members", members, "node", "read"),
+    Route("GET", "/v1/agent/services", services, "service", "read"),
+    Route("GET", "/v1/agent/service/", service, "service", "read"),
+    Route("GET", "/v1/agent/checks", checks, "service", "read"),
+    Route("PUT", "/v1/agent/service/register", register, "service", "write"),
+    Route("PUT", "/v1/agent/service/deregister/", deregister, "service", "write"),
+    Route("PUT", "/v1/agent/service/maintenance/", maintain_service, "service", "write"),
+    Route("PUT", "/v1/agent/maintenance", maintain_node, "node", "write"),
+    Route("GET", "/v1/agent/health/service/id/", health_by_id, "service", "read"),
+    Route("GET", "/v1/agent/health/service/name/", health_by_name, "service", "read"),
+    Route("PUT", "/v1/agent/reload", nothing_to_do, "agent", "write"),
+)

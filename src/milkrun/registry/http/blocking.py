@@ -1,0 +1,74 @@
+"""Queries that wait for news: Consul's rules for `index` and `wait`.
+
+An index that the state has not reached yet waits as well; the answer then carries the state's own, lower one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from milkrun.registry.duration import seconds
+from milkrun.registry.engine import Engine
+from milkrun.registry.http.message import Reply, Request
+from milkrun.registry.parked import Woken, go_on
+from milkrun.registry.refusal import Refused
+
+DEFAULT_WAIT_S = 300.0
+WAIT_S_AT_MOST = 600.0
+JITTER = 1 / 16
+
+
+async def answer(
+    engine: Engine, request: Request, topic: str, index: Callable[[], int], reply: Callable[[int], Reply]
+) -> Reply:
+    """The reply to a query on `topic`, at once or when the topic has moved past the index that was asked with.
+
+    `index` gives the topic's index, `reply` makes the answer that carries it.
+    """
+    if not request.query:
+        return reply(index())
+    if request.flag("stale") and request.flag("consistent"):
+        raise Refused(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
+    wait_s = _wait_s(request)
+    seen = _seen(request)
+    if seen and index() <= seen and not await _news(engine, request, topic, wait_s):
+        return Reply(499)
+    return reply(index())
+
+
+async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> bool:
+    """Waits for a change, the time or the registry's end. False when the client is gone."""
+    await request.body()
+    with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER)) as waiter:  # noqa: S311
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(_until_gone(request, waiter))
+            woken = await waiter
+            leaving.cancel()
+    return woken is not Woken.GONE
+
+
+async def _until_gone(request: Request, waiter: asyncio.Future[Woken]) -> None:
+    await request.gone()
+    go_on(waiter, Woken.GONE)
+
+
+def _seen(request: Request) -> int:
+    text = request.one("index")
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) >= 2**64:
+        raise Refused(400, "Invalid index")
+    return int(text)
+
+
+def _wait_s(request: Request) -> float:
+    text = request.one("wait")
+    if not text:
+        return DEFAULT_WAIT_S
+    try:
+        wait_s = seconds(text)
+    except ValueError as error:
+        raise Refused(400, "Invalid wait time") from error
+    return min(wait_s, WAIT_S_AT_MOST) if wait_s > 0 else DEFAULT_WAIT_S

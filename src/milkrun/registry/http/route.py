@@ -1,0 +1,62 @@
+"""Which handler answers which method and path. The authority over each route is written beside it, in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+
+from milkrun.registry.engine import Engine
+from milkrun.registry.http.message import Reply, Request
+
+Handler = Callable[[Engine, Request], Awaitable[Reply]]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One endpoint. A path that ends in `/` takes whatever follows it.
+
+    `resource` and `access` say what a token must allow: the kind of rule, and read, write or none.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    resource: str
+    access: str
+
+
+class Methods(msgspec.Struct, frozen=True):
+    """The handlers of one path, by method. `allow` is the header's text."""
+
+    handlers: dict[str, Handler]
+    allow: str
+
+
+class Table:
+    """The routes, found by path: the exact one, else the longest that the path starts with."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        handlers: dict[str, dict[str, Handler]] = {}
+        for route in self.routes:
+            methods = handlers.setdefault(route.path, {})
+            if route.method in methods:
+                raise ValueError(f"two routes for {route.method} {route.path}")
+            methods[route.method] = route.handler
+        self._methods = {
+            path: Methods(methods, ",".join(["OPTIONS", *methods])) for path, methods in handlers.items()
+        }
+        self._depths = sorted({path.count("/") for path in handlers if path.endswith("/")}, reverse=True)
+
+    def find(self, path: str) -> tuple[Methods, str] | None:
+        """The methods of a path and what follows the route's own path; None when nothing answers there."""
+        methods = self._methods.get(path)
+        if methods:
+            return methods, ""
+        for depth in self._depths:
+            parts = path.split("/", depth)
+            if len(parts) > depth:
+                methods = self._methods.get("/".join(parts[:depth]) + "/")
+                if methods:
+                    return methods, parts[depth]
+        return None

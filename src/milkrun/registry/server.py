@@ -1,0 +1,146 @@
+"""The registry as a daemon: its disk, its clock and its port, until it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from milkrun.errors import PortTaken
+from milkrun.registry.engine import Engine
+from milkrun.registry.http.app import App
+from milkrun.registry.nouns import Node
+from milkrun.registry.storage import Storage
+
+SHUTDOWN_S = 1.5
+IDLE_CONNECTION_S = 900
+"""Longer than the longest blocking query: a client's kept connection is not closed under its next request."""
+BACKLOG = 2048
+
+
+async def serve(
+    http: tuple[str, int], data_dir: Path, *, node: str, ready: Callable[[], None] | None = None
+) -> None:
+    """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
+
+    Raises PortTaken, Conflict when another registry uses `data_dir`, and StorageFailed when the disk fails.
+    """
+    async with running(http, data_dir, node=node) as (engine, address):
+        structlog.get_logger("registry").info(
+            "the registry serves", http=f"http://{_bracketed(address[0])}:{address[1]}", data=str(data_dir)
+        )
+        if ready:
+            ready()
+        raise await asyncio.shield(engine.failed)
+
+
+@asynccontextmanager
+async def running(
+    http: tuple[str, int], data_dir: Path, *, node: str
+) -> AsyncIterator[tuple[Engine, tuple[str, int]]]:
+    """The registry serves meanwhile; gives the engine and the address that it listens on."""
+    with contextlib.ExitStack() as held:
+        storage = held.enter_context(Storage(data_dir))
+        listener = held.enter_context(_listener(http))
+        host, port = listener.getsockname()[:2]
+        engine = Engine(storage, _own_node(storage, node, host))
+        server = _Server(
+            uvicorn.Config(
+                App(engine),
+                http="httptools",
+                loop="none",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=IDLE_CONNECTION_S,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        with _one_failure_as_itself():
+            async with asyncio.TaskGroup() as tasks:
+                timers = tasks.create_task(engine.run_timers())
+                serving = tasks.create_task(server.serve(sockets=[listener]))
+                try:
+                    await engine.announce()
+                    yield engine, (host, port)
+                finally:
+                    engine.parked.close()
+                    server.should_exit = True
+                    await asyncio.wait({serving}, timeout=SHUTDOWN_S)
+                    serving.cancel()
+                    timers.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's business: whoever runs this cancels it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """No signal handler is installed."""
+        yield
+
+
+@contextlib.contextmanager
+def _one_failure_as_itself() -> Iterator[None]:
+    """What went wrong inside is raised as it was, not as a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+
+
+@contextlib.contextmanager
+def _listener(http: tuple[str, int]) -> Iterator[socket.socket]:
+    host, port = http
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise PortTaken(
+                f"the registry cannot listen on {_bracketed(host)}:{port}: {error.strerror}",
+                remedy=f"see who does with `ss -ltnp 'sport = :{port}'`, or choose another with --http HOST:PORT",
+            ) from error
+        listener.setblocking(False)
+        yield listener
+
+
+def _own_node(storage: Storage, name: str, host: str) -> Node:
+    address = _reachable(host)
+    return Node(
+        id=storage.meta("node-id", str(uuid.uuid4())),
+        node=name,
+        address=address,
+        tagged_addresses={"lan": address, "wan": address},
+    )
+
+
+def _reachable(host: str) -> str:
+    """An address of this machine that others reach, when the registry listens on all of them."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound
+        return host
+    family, probe = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as unsent:
+        try:
+            unsent.connect((probe, 9))  # picks the route; a datagram socket sends nothing here
+        except OSError:
+            return "::1" if host == "::" else "127.0.0.1"
+        return str(unsent.getsockname()[0])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

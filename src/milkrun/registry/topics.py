@@ -1,0 +1,33 @@
+"""What a blocking query waits for: one topic each, so that another service's change does not wake it. Pure."""
+
+from __future__ import annotations
+
+NODES = "nodes"
+SERVICES = "services"
+CHECKS = "checks"
+SESSIONS = "sessions"
+
+
+def node(name: str) -> str:
+    """Anything on this node: its services, its checks, itself."""
+    return f"node:{name}"
+
+
+def service(name: str) -> str:
+    """Anything that the health answer of this service shows."""
+    return f"service:{name}"
+
+
+def session(session_id: str) -> str:
+    """This session."""
+    return f"session:{session_id}"
+
+
+def key(name: str) -> str:
+    """This key of the KV store."""
+    return f"key:{name}"
+
+
+def under(prefix: str) -> str:
+    """Every key that starts with `prefix`."""
+    return f"under:{prefix}"

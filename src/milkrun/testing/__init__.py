@@ -1,0 +1,1 @@
+"""Public stand-ins for tests: a registry on an ephemeral port, and more to come."""
