@@ -1,0 +1,149 @@
+"""`milkrun registry | agent | router | gitsync`: each part as a daemon of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from milkrun.cli.place import Place
+from milkrun.errors import NotFound, UsageError
+
+_registry = click.option("--registry", default="", help="The registry's address.")
+_state = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where it keeps what it must remember (default: in the environment's folder).",
+)
+_host = click.option("--host", default="", help="This machine's name (default: what the system says).")
+
+
+def _state_dir(place: Place, given: Path | None, name: str) -> Path:
+    """Where the part keeps its state: `given`, or its place in the environment."""
+    if given:
+        return given
+    if folder := place.folder_if_any():
+        return folder.state / name
+    raise UsageError(
+        "this is no environment, so there is no place to keep state in",
+        remedy="name one with --state DIR (registry: --data DIR), or run it in the environment's folder",
+    )
+
+
+@click.command()
+@click.option("--http", default="", metavar="HOST:PORT", help="Where it listens.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Its data folder.")
+@click.option("--host", default="", help="Its node's name (default: what the system says).")
+@click.pass_obj
+def registry(place: Place, http: str, data: Path | None, host: str) -> None:
+    """Run the registry: Consul's HTTP API, kept in a folder."""
+    from milkrun.cli import daemon
+    from milkrun.model import host_port
+    from milkrun.registry.server import serve
+
+    data_dir = _state_dir(place, data, "registry")
+    if not http:
+        folder = place.folder_if_any()
+        http = folder.load_environment().registry.http if folder else "127.0.0.1:8500"
+    listen = host_port(http)
+    node = host or daemon.this_host()
+
+    async def body(handover: asyncio.Event) -> None:
+        await daemon.ends_at_handover(handover, serve(listen, data_dir, node=node))
+
+    daemon.run("registry", data_dir, body)
+
+
+@click.command()
+@_registry
+@_state
+@_host
+@click.pass_obj
+def agent(place: Place, registry: str, state: Path | None, host: str) -> None:
+    """Run the agent of this host: it starts, probes, registers and stops instances."""
+    from milkrun.agent.daemon import run
+    from milkrun.cli import daemon
+
+    state_dir = _state_dir(place, state, "agent")
+    folder = place.folder_if_any()
+    address = place.address(registry)
+    where = folder.path if folder else Path.cwd()
+    name = host or daemon.this_host()
+    daemon.run(
+        "agent",
+        state_dir,
+        lambda handover: run(address, host=name, state_dir=state_dir, folder=where, handover=handover),
+    )
+
+
+@click.command()
+@click.argument("name")
+@_registry
+@_state
+@_host
+@click.option(
+    "--accept-older", is_flag=True, help="Once: follow git even if it went back to an older generation."
+)
+@click.pass_obj
+def router(
+    place: Place, *, name: str, registry: str, state: Path | None, host: str, accept_older: bool
+) -> None:
+    """Run the router NAME of milkrun.toml: one load balancer with its own HAProxy."""
+    from milkrun.cli import daemon
+    from milkrun.router.daemon import run
+
+    if folder := place.folder_if_any():
+        routers = folder.load_environment().routers
+        if name not in routers:
+            raise NotFound(
+                f"milkrun.toml has no router {name!r}; it has: {', '.join(sorted(routers)) or 'none'}",
+                remedy=f"add [routers.{name}] to {folder.settings_file}, or name one that is there",
+            )
+    state_dir = _state_dir(place, state, f"routers/{name}")
+    address = place.address(registry)
+    host = host or daemon.this_host()
+    daemon.run(
+        name,
+        state_dir,
+        lambda handover: run(
+            address, name=name, host=host, state_dir=state_dir, handover=handover, accept_older=accept_older
+        ),
+    )
+
+
+@click.command()
+@click.option(
+    "--repository", "--repo", "repo", default="", metavar="PATH|URL", help="Where the environment's git is."
+)
+@click.option(
+    "--branch", default="", help="The branch that is the wish (default: milkrun.toml's, else main)."
+)
+@click.option("--poll", default=5.0, type=click.FloatRange(min=0.1), help="Seconds between fetches of a URL.")
+@_registry
+@_state
+@_host
+@click.pass_obj
+def gitsync(
+    place: Place, *, repo: str, branch: str, poll: float, registry: str, state: Path | None, host: str
+) -> None:
+    """Carry each commit of the environment's repository into the registry."""
+    from milkrun.cli import daemon
+    from milkrun.gitsync.daemon import run
+
+    folder = place.folder_if_any()
+    if not repo and not folder:
+        raise UsageError("there is no repository to follow", remedy="name it with --repo PATH or --repo URL")
+    state_dir = _state_dir(place, state, "gitsync")
+    address = place.address(registry)
+    branch = branch or (folder.load_environment().git.branch if folder else "main")
+    source: Path | str = folder.path if folder and not repo else repo
+    if isinstance(source, str) and Path(source).exists():
+        source = Path(source).absolute()
+    name = host or daemon.this_host()
+
+    async def body(handover: asyncio.Event) -> None:
+        sync = run(address, repository=source, branch=branch, state_dir=state_dir, host=name, poll_s=poll)
+        await daemon.ends_at_handover(handover, sync)
+
+    daemon.run("gitsync", state_dir, body)

@@ -1,0 +1,50 @@
+"""Where a command works: in which environment, and with which registry."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from milkrun.errors import NotFound
+
+if TYPE_CHECKING:
+    from milkrun.consul import Address
+    from milkrun.settings.folder import Folder
+
+
+class Place:
+    """The environment that a command was called in or for. Nothing is read before it is asked for."""
+
+    def __init__(self, env: Path | None) -> None:
+        self._env = env
+
+    def folder(self) -> Folder:
+        """The environment's folder. Raises NotFound when there is none here or above."""
+        from milkrun.settings.folder import Folder
+
+        if self._env is None:
+            return Folder.find(Path.cwd())
+        if not (self._env / "milkrun.toml").is_file():
+            raise NotFound(
+                f"{self._env} is no environment: it has no milkrun.toml",
+                remedy=f"milkrun init {self._env} --template dairy",
+            )
+        return Folder(self._env.absolute())
+
+    def folder_if_any(self) -> Folder | None:
+        """The environment's folder; None when this is no environment and none was named."""
+        try:
+            return self.folder()
+        except NotFound:
+            if self._env:
+                raise
+            return None
+
+    def address(self, url: str = "") -> Address:
+        """Where the registry is: `url`, else CONSUL_HTTP_ADDR, else milkrun.toml's, else port 8500."""
+        from milkrun.consul import Address
+
+        if not url and not os.environ.get("CONSUL_HTTP_ADDR") and (folder := self.folder_if_any()):
+            url = f"http://{folder.load_environment().registry.http}"
+        return Address.from_environment(url)

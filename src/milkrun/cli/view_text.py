@@ -1,0 +1,172 @@
+"""The view of an environment as text: `status` and `weights`. Pure."""
+
+from __future__ import annotations
+
+from milkrun.cli.table import percent, short, table
+from milkrun.model import AgentReport
+from milkrun.overview.view import InstanceView, RouterView, ServiceView, VersionView, View
+
+WHY_AT_MOST = 60
+
+
+def status_lines(view: View) -> list[str]:
+    """All of the view, the services first and what to do next at the end."""
+    lines = [_headline(view)]
+    for service in view.services:
+        lines += ["", *service_lines(service)]
+    if not view.services:
+        lines += ["", "no services yet: add services/NAME.toml and deploy/NAME.json, and commit"]
+    routers = [router for service in view.services for router in service.routers]
+    if routers:
+        lines += ["", "routers", *_routers(routers)]
+    if view.agents:
+        lines += ["", "agents", *(f"  {agent.host}: {_units(agent)}" for agent in view.agents)]
+    if view.parts:
+        lines += ["", "parts", *_parts(view)]
+    return [*lines, *problem_lines(view)]
+
+
+def _headline(view: View) -> str:
+    sync = view.gitsync
+    if not sync.alive:
+        git = "gitsync does not report"
+    elif sync.commit is None:
+        git = "nothing synced yet"
+    else:
+        git = f"{sync.branch} at {short(sync.commit)} (generation {sync.generation})"
+    return f"{view.environment or 'no environment published'}: {git}, registry {view.registry}"
+
+
+def service_lines(service: ServiceView) -> list[str]:
+    """One service: its versions, then its instances."""
+    at = f" at {short(service.commit)}" if service.commit else ""
+    listens = ", ".join(f"{router.router} on {router.listen}" for router in service.routers)
+    maintenance = ", in maintenance" if service.maintenance else ""
+    lines = [
+        f"{service.service}{at}{maintenance}: {f'served by {listens}' if listens else 'no router reports'}"
+    ]
+    lines += version_table(service)
+    if service.instances:
+        lines += instance_table(service.instances)
+    return lines
+
+
+def version_table(service: ServiceView) -> list[str]:
+    """The versions with their wanted and observed shares."""
+    return table(
+        [">VERSION", ">WEIGHT", ">WANT", ">SERVED", ">OBSERVED", ">REQUESTS", ">FAILED", "INSTANCES"],
+        [
+            [
+                version.version,
+                "" if version.weight is None else f"{version.weight:g}",
+                percent(version.wanted),
+                percent(version.served),
+                percent(version.observed),
+                f"{version.requests:,}",
+                f"{version.failures:,}",
+                _healthy(version),
+            ]
+            for version in service.versions
+        ],
+    )
+
+
+def _healthy(version: VersionView) -> str:
+    wanted = version.running if version.replicas is None else version.replicas
+    surplus = max(0, version.running - wanted)
+    return f"{version.healthy} of {wanted} healthy" + (f", {surplus} too many" if surplus else "")
+
+
+def instance_table(instances: list[InstanceView]) -> list[str]:
+    """The instances with their health and what the routers do with them."""
+    return table(
+        ["INSTANCE", "ADDRESS", "HEALTH", "TRAFFIC", "WHY"],
+        [
+            [
+                one.id,
+                f"{one.address}:{one.port}",
+                one.health,
+                _traffic(one.traffic),
+                _shortened("" if one.health in ("passing", "healthy") else one.reason),
+            ]
+            for one in instances
+        ],
+    )
+
+
+def _traffic(by_router: dict[str, str]) -> str:
+    states = set(by_router.values())
+    if len(states) <= 1:
+        return "".join(states)
+    return ", ".join(f"{router} {state}" for router, state in sorted(by_router.items()))
+
+
+def _shortened(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= WHY_AT_MOST else line[: WHY_AT_MOST - 1] + "…"
+
+
+def _routers(routers: list[RouterView]) -> list[str]:
+    return table(
+        ["ROUTER", "SERVICE", "COMMIT", ">GENERATION", ">RELOADS", "STATE", "STATS"],
+        [
+            [
+                router.router,
+                router.service,
+                short(router.commit),
+                str(router.generation),
+                str(router.reloads),
+                router_state(router),
+                f"http://{router.stats}/monitor",
+            ]
+            for router in routers
+        ],
+    )
+
+
+def router_state(router: RouterView) -> str:
+    """One word or two: in step, behind, held, or changed by hand."""
+    if router.held:
+        return "held"
+    if router.drift:
+        return "drifted"
+    return "behind" if router.behind else "in step"
+
+
+def _units(agent: AgentReport) -> str:
+    states: dict[str, int] = {}
+    for unit in agent.units:
+        states[unit.state] = states.get(unit.state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return counts or "runs nothing"
+
+
+def _parts(view: View) -> list[str]:
+    return table(
+        ["PART", "ADDRESS", "STATE"],
+        [
+            [part.part, part.address, "alive" if part.alive else f"gone: {_shortened(part.reason)}"]
+            for part in view.parts
+        ],
+    )
+
+
+def problem_lines(view: View) -> list[str]:
+    """What needs a person, and the next thing to do; nothing when all is well."""
+    if not view.problems:
+        return []
+    lines = ["", "problems", *(f"  {problem.what}" for problem in view.problems)]
+    return [*lines, f"next: {view.problems[0].remedy}"]
+
+
+def weights_lines(view: View, service: ServiceView) -> list[str]:
+    """The want and the observed share of one service's versions, and which commit each router serves."""
+    at = f" at {short(service.commit)} (generation {service.generation})" if service.commit else ""
+    lines = [f"{service.service}{at}, observed over {service.requests:,} requests", *version_table(service)]
+    for router in service.routers:
+        serves = f"serves {short(router.commit) or 'no commit'} (generation {router.generation})"
+        lines.append(f"{router.router} {serves}, {router_state(router)}")
+        lines += [f"  held: {why}" for why in router.held]
+    if not service.routers:
+        lines.append("no router reports for it")
+    return [*lines, *problem_lines(view)]

@@ -1,0 +1,276 @@
+"""What a person or a script wants to know of an environment, from the registry's facts. Pure.
+
+`View` is the object of `milkrun status --json`; its `schema_version` grows when a field changes its meaning.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from milkrun.model import (
+    SHARE_SLOTS,
+    AgentReport,
+    Health,
+    Instance,
+    Refusal,
+    RouterReport,
+    ServiceName,
+    UnitReport,
+    VersionName,
+    Wish,
+)
+from milkrun.overview.facts import Facts
+from milkrun.overview.problems import Problem, problems
+
+
+class VersionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One version. Shares are fractions of 1; None when there is nothing to say.
+
+    `wanted` is what git asks for, `served` what the routers now apply (their mean), `observed` the share of
+    the `requests` that they have seen since the shares last changed.
+    """
+
+    version: VersionName
+    weight: float | None
+    wanted: float | None
+    served: float | None
+    observed: float | None
+    requests: int
+    failures: int
+    replicas: int | None
+    running: int
+    healthy: int
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance, in the catalog or not yet. `traffic` is what each router last did with it, by router."""
+
+    id: str
+    version: VersionName
+    address: str
+    port: int
+    health: str
+    reason: str
+    log: str
+    traffic: dict[str, str]
+
+
+class RouterView(msgspec.Struct, frozen=True, kw_only=True):
+    """One live router. `behind` says that git's last synced commit for its service is not served yet."""
+
+    router: str
+    service: ServiceName
+    host: str
+    listen: str
+    stats: str
+    commit: str | None
+    generation: int
+    behind: bool
+    reloads: int
+    drift: list[str]
+    held: list[str]
+    alarms: list[str]
+    data_plane: str
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One service. `commit` and `generation` are those of its keys in the registry."""
+
+    service: ServiceName
+    commit: str | None
+    generation: int
+    maintenance: bool
+    requests: int
+    versions: list[VersionView]
+    instances: list[InstanceView]
+    routers: list[RouterView]
+
+
+class SyncView(msgspec.Struct, frozen=True, kw_only=True):
+    """What gitsync last did. `alive` is false when it does not report."""
+
+    alive: bool
+    repository: str
+    branch: str
+    commit: str | None
+    generation: int
+    refused: list[Refusal]
+    trouble: str
+
+
+class PartView(msgspec.Struct, frozen=True, kw_only=True):
+    """One of Milkrun's own parts, as the catalog shows it."""
+
+    part: str
+    address: str
+    alive: bool
+    reason: str
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole environment. `healthy` is false when `problems` has a line."""
+
+    schema_version: int = 1
+    environment: str
+    registry: str
+    healthy: bool
+    services: list[ServiceView]
+    gitsync: SyncView
+    agents: list[AgentReport]
+    parts: list[PartView]
+    problems: list[Problem]
+
+
+def view(facts: Facts, *, registry: str, now: float, only: ServiceName | None = None) -> View:
+    """The view of the facts at `now` (seconds since 1970); `only` leaves the other services out."""
+    names = sorted(set(facts.instances) | set(facts.wishes) | set(facts.settings))
+    found = [problem for problem in problems(facts, now=now) if only is None or problem.service in ("", only)]
+    sync = facts.sync
+    return View(
+        environment=facts.environment.settings.name if facts.environment else "",
+        registry=registry,
+        healthy=not found,
+        services=[_service(facts, name) for name in names if only in (None, name)],
+        gitsync=SyncView(
+            alive=sync is not None,
+            repository=sync.repository if sync else "",
+            branch=sync.branch if sync else "",
+            commit=sync.commit if sync else None,
+            generation=sync.generation if sync else 0,
+            refused=sync.refused if sync else [],
+            trouble=sync.trouble if sync else "",
+        ),
+        agents=sorted(facts.agents, key=lambda agent: agent.host),
+        parts=_parts(facts),
+        problems=found,
+    )
+
+
+def wanted_shares(wish: Wish) -> dict[VersionName, float]:
+    """What git asks for each weighted version, as fractions of 1; empty when nobody has a weight."""
+    total = sum(wish.weights.values())
+    return {name: weight / total for name, weight in wish.weights.items()} if total else {}
+
+
+def _service(facts: Facts, name: ServiceName) -> ServiceView:
+    wish = facts.wishes.get(name, Wish())
+    instances = facts.instances.get(name, [])
+    routers = sorted((r for r in facts.routers if r.service == name), key=lambda report: report.router)
+    units = [unit for agent in facts.agents for unit in agent.units if unit.service == name]
+    versions = sorted(
+        set(wish.versions)
+        | {instance.version for instance in instances}
+        | {unit.version for unit in units}
+        | {version for report in routers for version in report.versions}
+    )
+    total = sum(traffic.window_requests for report in routers for traffic in report.versions.values())
+    mark = wish.mark
+    return ServiceView(
+        service=name,
+        commit=mark.commit if mark else None,
+        generation=mark.generation if mark else 0,
+        maintenance=wish.maintenance,
+        requests=total,
+        versions=[_version(version, wish, instances, routers, total) for version in versions],
+        instances=_instances(instances, units, routers),
+        routers=[router_view(report, wish) for report in routers],
+    )
+
+
+def _version(
+    version: VersionName, wish: Wish, instances: list[Instance], routers: list[RouterReport], total: int
+) -> VersionView:
+    asked = wish.versions.get(version)
+    shares = wanted_shares(wish)
+    wanted = shares.get(version, 0.0) if shares else None
+    seen = [report.versions[version] for report in routers if version in report.versions]
+    requests = sum(traffic.window_requests for traffic in seen)
+    mine = [instance for instance in instances if instance.version == version]
+    return VersionView(
+        version=version,
+        weight=asked.weight if asked else None,
+        wanted=wanted,
+        served=sum(traffic.share for traffic in seen) / (SHARE_SLOTS * len(routers)) if routers else None,
+        observed=requests / total if total else None,
+        requests=requests,
+        failures=sum(traffic.failures for traffic in seen),
+        replicas=asked.replicas if asked else None,
+        running=sum(instance.health is not Health.MAINTENANCE for instance in mine),
+        healthy=sum(instance.healthy for instance in mine),
+    )
+
+
+def _instances(
+    instances: list[Instance], units: list[UnitReport], routers: list[RouterReport]
+) -> list[InstanceView]:
+    by_id = {unit.instance: unit for unit in units}
+    found = []
+    for instance in instances:
+        unit = by_id.pop(instance.id, None)
+        found.append(
+            InstanceView(
+                id=instance.id,
+                version=instance.version,
+                address=instance.address,
+                port=instance.port,
+                health=instance.health.value,
+                reason=instance.reason,
+                log=unit.log if unit else "",
+                traffic=_traffic(instance.id, routers),
+            )
+        )
+    found.extend(
+        InstanceView(
+            id=unit.instance,
+            version=unit.version,
+            address=unit.address,
+            port=unit.port,
+            health=unit.state,
+            reason=unit.reason,
+            log=unit.log,
+            traffic=_traffic(unit.instance, routers),
+        )
+        for unit in by_id.values()
+    )
+    return sorted(found, key=lambda one: (one.version, one.id))
+
+
+def _traffic(instance: str, routers: list[RouterReport]) -> dict[str, str]:
+    return {
+        report.router: traffic.state
+        for report in routers
+        for name, traffic in report.instances.items()
+        if name == instance
+    }
+
+
+def router_view(report: RouterReport, wish: Wish) -> RouterView:
+    """The report as people read it, next to what git now asks for."""
+    return RouterView(
+        router=report.router,
+        service=report.service,
+        host=report.host,
+        listen=report.listen,
+        stats=report.stats,
+        commit=report.commit,
+        generation=report.generation,
+        behind=wish.mark is not None and report.generation < wish.mark.generation,
+        reloads=report.reloads,
+        drift=report.drift,
+        held=report.held,
+        alarms=report.alarms,
+        data_plane=report.data_plane,
+    )
+
+
+def _parts(facts: Facts) -> list[PartView]:
+    entries = [*facts.parts, *(entry for group in facts.balancers.values() for entry in group)]
+    return [
+        PartView(
+            part=entry.id,
+            address=f"{entry.address}:{entry.port}" if entry.port else entry.address,
+            alive=entry.healthy,
+            reason=entry.reason,
+        )
+        for entry in sorted(entries, key=lambda entry: entry.id)
+    ]

@@ -1,0 +1,68 @@
+"""`milkrun down`: the environment is told to stop, or stopped part by part when nobody is there to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from milkrun.errors import TimedOut
+from milkrun.settings.folder import Folder
+from milkrun.up import leftovers
+from milkrun.up.parts import Part, parts, stop_order
+from milkrun.up.process import PartProcess
+from milkrun.up.record import Record, load, the_only_up
+from milkrun.up.run import services
+from milkrun.up.stopping import stop
+
+LOOK_S = 0.1
+SPARE_S = 30.0
+
+
+async def down(folder: Folder, say: Callable[[str], None]) -> bool:
+    """Nothing of the environment runs here. False when nothing ran before either."""
+    record = load(folder)
+    up = PartProcess.adopt(record.up.identity, lambda _: None) if record else None
+    known = parts(folder.load_environment(), services(folder))
+    if record and up:
+        await _tell_up(record, up, known, say)
+        return True
+    with the_only_up(folder):
+        return await _stop_leftovers(folder, known, say)
+
+
+async def _tell_up(record: Record, up: PartProcess, known: list[Part], say: Callable[[str], None]) -> None:
+    """`up` has stopped its parts and ended."""
+    say(f"tells `milkrun up` (pid {up.identity.pid}) to stop")
+    up.tell(signal.SIGTERM)
+    limit_s = sum(part.stop_s for part in known) + SPARE_S
+    left = dict(record.parts)
+    async with asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(up.ends_within(limit_s))
+        while not ending.done():
+            for name in [name for name, part in left.items() if not part.alive()]:
+                del left[name]
+                say(f"{name} has ended")
+            await asyncio.wait([ending], timeout=LOOK_S)
+    if not ending.result():
+        raise TimedOut(
+            f"`milkrun up` (pid {up.identity.pid}) has not ended within {limit_s:g} s",
+            remedy=f"kill -9 {up.identity.pid}, then once more: milkrun down",
+        )
+
+
+async def _stop_leftovers(folder: Folder, known: list[Part], say: Callable[[str], None]) -> bool:
+    """What a killed `up` left has stopped; False when there was nothing."""
+    found = leftovers.parts(folder)
+    if not found and not leftovers.children(folder):
+        return False
+    if found:
+        say(f"`milkrun up` is dead and left {', '.join(sorted(found))}: stops them")
+    running = {name: PartProcess.adopt(who, lambda _: None) for name, who in found.items()}
+    groups = [
+        [(part, process) for part in group if (process := running.get(part.name))]
+        for group in stop_order(known)
+    ]
+    await stop(folder, groups, say, asyncio.Event())
+    folder.up_file.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,80 @@
+"""What of an environment runs on this machine without an `up` that watches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from milkrun.agent.units.identity import Identity, identity, marked
+from milkrun.settings.folder import Folder
+from milkrun.up.lock import DAEMON, holder
+from milkrun.up.record import load
+
+_PROC = Path("/proc")
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that a part started: an instance, or a router's HAProxy."""
+
+    identity: Identity
+    what: str
+
+
+def parts(folder: Folder) -> dict[str, Identity]:
+    """The parts that run, by name: those that the last `up` wrote down, and those that hold a part's lock."""
+    record = load(folder)
+    found = {name: known.identity for name, known in record.parts.items() if known.alive()} if record else {}
+    homes = {"registry": folder.registry, "gitsync": folder.gitsync, "agent": folder.agent}
+    routers = folder.router("x").parent
+    if routers.is_dir():
+        homes |= {home.name: home for home in routers.iterdir()}
+    for name, home in homes.items():
+        pid = holder(home / DAEMON)
+        if pid and (running := identity(pid)):
+            found[name] = running
+    return found
+
+
+def children(folder: Folder) -> list[Child]:
+    """The instances and HAProxy processes of this environment that run, whoever watches them."""
+    found = [
+        Child(identity=one.identity, what=one.instance or "an instance") for one in marked(str(folder.agent))
+    ]
+    return [*found, *_haproxies(folder)]
+
+
+def kill(folder: Folder) -> list[Child]:
+    """The children have been sent SIGKILL, each with the group it leads; returned are those there were."""
+    found = children(folder)
+    for child in found:
+        pid = child.identity.pid
+        if identity(pid) == child.identity:
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGKILL)
+    return found
+
+
+def _haproxies(folder: Folder) -> Iterator[Child]:
+    state = str(folder.state)
+    for process in _PROC.iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if not (process / "exe").readlink().name.startswith("haproxy"):
+                continue
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            here = [str((process / "cwd").readlink()), *words]
+            if any(_inside(word, state) for word in here) and (known := identity(int(process.name))):
+                yield Child(identity=known, what="haproxy")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")

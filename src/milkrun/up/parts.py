@@ -1,0 +1,99 @@
+"""Which parts an environment has on this machine, and in which order they start and stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from milkrun.model import ServiceName
+from milkrun.settings.environment import Environment
+from milkrun.settings.service import ServiceSettings
+
+
+class Kind(StrEnum):
+    """What a part is, in the order in which they start."""
+
+    REGISTRY = "registry"
+    GITSYNC = "gitsync"
+    AGENT = "agent"
+    ROUTER = "router"
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One part. `arguments` follow `milkrun --env DIR`; `stop_s` is how long its clean stop may take."""
+
+    name: str
+    kind: Kind
+    arguments: list[str]
+    stop_s: float
+
+
+STOP_S = 10.0
+ROUTER_STOP_S = 40.0
+SPARE_S = 15.0
+
+
+def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettings]) -> list[Part]:
+    """The parts in the order in which they start."""
+    url = f"http://{environment.registry.http}"
+    registry = ["registry", "--http", environment.registry.http]
+    drain_s = max((one.stop.drain_limit_s + one.stop.stop_limit_s for one in services.values()), default=0.0)
+    return [
+        Part(name="registry", kind=Kind.REGISTRY, arguments=registry, stop_s=STOP_S),
+        Part(name="gitsync", kind=Kind.GITSYNC, arguments=["gitsync", "--registry", url], stop_s=STOP_S),
+        Part(name="agent", kind=Kind.AGENT, arguments=["agent", "--registry", url], stop_s=drain_s + SPARE_S),
+        *(
+            Part(
+                name=name,
+                kind=Kind.ROUTER,
+                arguments=["router", name, "--registry", url],
+                stop_s=ROUTER_STOP_S,
+            )
+            for name in reversed(routers_in_stop_order(environment, services))
+        ),
+    ]
+
+
+def stop_order(started: list[Part]) -> list[list[Part]]:
+    """The parts in groups: a group stops together, after the one before it has ended.
+
+    Routers end one after another, the one that others' requests come through last; then the agent, whose
+    instances nobody calls any more; then gitsync; the registry, which all of them report to, last.
+    """
+    routers = [[part] for part in reversed(started) if part.kind is Kind.ROUTER]
+    rest = [
+        [part] for kind in (Kind.AGENT, Kind.GITSYNC, Kind.REGISTRY) for part in started if part.kind is kind
+    ]
+    return [*routers, *rest]
+
+
+def routers_in_stop_order(
+    environment: Environment, services: Mapping[ServiceName, ServiceSettings]
+) -> list[str]:
+    """The routers' names: one whose service calls another's comes before it. Circles are cut by name."""
+    order: list[str] = []
+    by_service: dict[str, list[str]] = {}
+    for name in sorted(environment.routers):
+        by_service.setdefault(environment.routers[name].service, []).append(name)
+    for service in reversed(_needed_first(sorted(by_service), services)):
+        order.extend(by_service.get(service, []))
+    return order
+
+
+def _needed_first(names: list[str], services: Mapping[ServiceName, ServiceSettings]) -> list[str]:
+    """The services so that each stands after all that it needs."""
+    order: list[str] = []
+    entered: set[str] = set()
+    ahead = [(name, False) for name in reversed(names)]
+    while ahead:
+        name, left = ahead.pop()
+        if left:
+            order.append(name)
+        elif name not in entered:
+            entered.add(name)
+            ahead.append((name, True))
+            settings = services.get(ServiceName(name))
+            ahead.extend((need, False) for need in sorted(settings.needs if settings else [], reverse=True))
+    return order

@@ -1,0 +1,101 @@
+"""Whether the ports of an environment are free, and who has them when they are not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from milkrun.errors import PortTaken
+from milkrun.model import host_port
+from milkrun.settings.environment import Environment
+
+_LISTEN = "0A"
+_PROC = Path("/proc")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that a part will listen on, and the setting that says so."""
+
+    address: str
+    setting: str
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that listens; pid 0 when the system does not tell."""
+
+    pid: int = 0
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})" if self.pid else "another program"
+
+
+def wanted(environment: Environment) -> list[Wanted]:
+    """All addresses that the environment's parts listen on; instances choose theirs among free ones."""
+    return [
+        Wanted(address=environment.registry.http, setting="http in [registry]"),
+        *(
+            Wanted(address=address, setting=f"{field} in [routers.{name}]")
+            for name, router in sorted(environment.routers.items())
+            for field, address in (("listen", router.listen), ("stats", router.stats))
+        ),
+    ]
+
+
+def check(environment: Environment, own: set[int], file: str) -> None:
+    """Every address is free, or held by one of the processes `own`; else PortTaken is raised."""
+    for one in wanted(environment):
+        holder = taken(one.address)
+        if holder is not None and holder.pid not in own:
+            end = f"kill {holder.pid}" if holder.pid else "stop that program"
+            raise PortTaken(
+                f"{one.address} is taken by {holder}",
+                remedy=f"{end}, or change {one.setting} of {file} and commit",
+            )
+
+
+def taken(address: str) -> Holder | None:
+    """Who listens on the address; None when a part could."""
+    host, port = host_port(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            # Any other trouble with the address is the part's to tell.
+            return (_holder(port) or Holder()) if error.errno == errno.EADDRINUSE else None
+    return None
+
+
+def _holder(port: int) -> Holder | None:
+    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+    for process in _PROC.iterdir():
+        if process.name.isdigit() and _has_one(process, inodes):
+            with contextlib.suppress(OSError):
+                return Holder(pid=int(process.name), name=(process / "comm").read_text().strip())
+    return None
+
+
+def _has_one(process: Path, inodes: set[str]) -> bool:
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(descriptor.readlink()) in inodes:
+                    return True
+    return False
+
+
+def _listening(port: int) -> Iterator[str]:
+    """The inodes of the sockets that listen on the port. Source: proc(5), /proc/net/tcp."""
+    for table in ("net/tcp", "net/tcp6"):
+        with contextlib.suppress(OSError):
+            for row in (_PROC / table).read_text().splitlines()[1:]:
+                fields = row.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]

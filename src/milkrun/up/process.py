@@ -1,0 +1,23 @@
+"""A part as a process: its own child, or one that an `up` before this one started."""
+
+from __future__ import annotations
+
+import signal
+
+from milkrun.agent.units.process import Process
+
+
+class PartProcess(Process):
+    """A process that is told things by signal, and only it: what it runs has a group of its own."""
+
+    def tell(self, number: signal.Signals) -> None:
+        """The signal is sent, if the process still runs."""
+        if not self.exited.is_set() and self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return  # it ended this moment; the pidfd says so next
+
+    async def ends_within(self, limit_s: float) -> bool:
+        """Whether the process has ended, after `limit_s` seconds at most."""
+        return await self._exits_within(limit_s)

@@ -1,0 +1,80 @@
+"""What all tests share: `needs(part)` for real parts that a machine may lack, and clean variables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
+
+
+def _consul() -> bool:
+    named = os.environ.get("MILKRUN_CONSUL", "")
+    return bool(
+        (named and Path(named).is_file()) or shutil.which("consul") or (ROOT / ".parts" / "consul").is_file()
+    )
+
+
+def _docker() -> bool:
+    if not shutil.which("docker"):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return (
+            probe.connect_ex(os.environ.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://"))
+            == 0
+        )
+
+
+PARTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "consul": (_consul, ".ci/parts/consul.sh"),
+    "docker": (_docker, ".ci/parts/docker.sh"),
+    "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),
+    "chromium": (lambda: shutil.which("chromium") is not None, ".ci/parts/chromium.sh"),
+}
+"""Each part: whether this machine has it, and the script that gets it."""
+
+# Asked once, before any test can change a variable.
+_HERE = {name: found() for name, (found, _) in PARTS.items()}
+_CI = os.environ.get("CI", "") in ("1", "true")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that needs a missing part is left out by name; in CI, where nothing may be missing, it fails."""
+    for marker in item.iter_markers("needs"):
+        for part in marker.args:
+            if part not in PARTS:
+                pytest.fail(f"needs({part!r}): tests/conftest.py knows no such part", pytrace=False)
+            if _HERE[part]:
+                continue
+            reason = f"needs {part}, which this machine lacks; {PARTS[part][1]} gets it"
+            if _CI:
+                pytest.fail(f"{reason} (CI leaves nothing out)", pytrace=False)
+            item.config.stash[LEFT_OUT].setdefault(part, []).append(item.nodeid)
+            pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The last thing that `make test` says is what it did not test here, and how to get that."""
+    for part, tests in sorted(config.stash[LEFT_OUT].items()):
+        terminalreporter.write_line(
+            f"left out: {len(tests)} tests that need {part}; get it with {PARTS[part][1]}", yellow=True
+        )
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the caller's registry, token or haproxy, unless it sets them itself."""
+    for name in list(os.environ):
+        if name.startswith(("CONSUL_", "MILKRUN_")) and name not in ("MILKRUN_CONSUL", "MILKRUN_HAPROXY"):
+            monkeypatch.delenv(name)
