@@ -146,6 +146,13 @@ class Registry:
         answer = await self.ask("GET", _kv(prefix), params={"recurse": ""}, accept=(200, 404))
         return [] if answer.status == 404 else decode(answer.body, list[wire.Pair])
 
+    async def folders(self) -> list[str]:
+        """The first part of every key that has more than one, without the slash."""
+        params = {"keys": "", "separator": "/"}
+        answer = await self.ask("GET", "/v1/kv/", params=params, accept=(200, 404))
+        names = [] if answer.status == 404 else decode(answer.body, list[str])
+        return [name.removesuffix("/") for name in names if name.endswith("/")]
+
     async def put(
         self,
         key: str,
@@ -250,6 +257,16 @@ def kv_cas(key: str, value: bytes, index: int) -> dict[str, Any]:
 def kv_delete(key: str) -> dict[str, Any]:
     """A transaction's operation that deletes a key."""
     return {"KV": {"Verb": "delete", "Key": key}}
+
+
+def kv_delete_cas(key: str, index: int) -> dict[str, Any]:
+    """A transaction's operation that deletes a key if its ModifyIndex is still `index`."""
+    return {"KV": {"Verb": "delete-cas", "Key": key, "Index": index}}
+
+
+def kv_check_session(key: str, session: str) -> dict[str, Any]:
+    """A transaction's operation that changes nothing and holds only while the session holds the key."""
+    return {"KV": {"Verb": "check-session", "Key": key, "Session": session}}
 
 
 def _kv(key: str) -> str:

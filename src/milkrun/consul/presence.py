@@ -47,6 +47,7 @@ class Presence:
             registry, registration.id, behavior="delete", lock_delay_s=lock_delay_s, resume=resume
         )
         self._report = b""
+        self._foreign = False
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("presence")
 
@@ -67,8 +68,9 @@ class Presence:
 
     async def end(self) -> None:
         """The component is out of the catalog and its report is gone, if the registry can be told so."""
-        await self.session.end()
-        self._session_file.unlink(missing_ok=True)
+        # A session that lives on is resumed by the next start, which need not wait for its own locks then.
+        if await self.session.end():
+            self._session_file.unlink(missing_ok=True)
         try:
             await self._registry.deregister(self._registration.id)
         except MilkrunError as error:
@@ -103,6 +105,7 @@ class Presence:
             self._changed.clear()
             while not await self._written():
                 await asyncio.sleep(RETRY_S)
+            self._foreign = False
 
     async def _written(self) -> bool:
         if not self._report or not self.session.id:
@@ -110,9 +113,11 @@ class Presence:
         try:
             if await self._registry.put(self._report_key, self._report, acquire=self.session.id):
                 return True
-            self._log.warning(
-                "somebody else writes this report; waiting for their session to end", key=self._report_key
-            )
+            if not self._foreign:
+                self._log.warning(
+                    "somebody else writes this report; waiting for their session to end", key=self._report_key
+                )
+            self._foreign = True
         except MilkrunError:
             pass  # the session's own loop says that the registry is away
         return False

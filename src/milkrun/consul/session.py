@@ -65,10 +65,10 @@ class Session:
             pause = 0.5 if failing else TTL_S / 3
             await asyncio.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311
 
-    async def end(self) -> None:
-        """The session is gone at once, if the registry can be told so."""
+    async def end(self) -> bool:
+        """True when the session is gone; False when the registry could not be told: it ends by its TTL."""
         if not self.id:
-            return
+            return True
         session, self.id = self.id, ""
         try:
             await self._registry.destroy_session(session)
@@ -76,3 +76,5 @@ class Session:
             structlog.get_logger("session").warning(
                 "the session could not be ended", name=self._name, why=str(error)
             )
+            return False
+        return True

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 import structlog
 
-from milkrun.consul.client import Answer, Registry
+from milkrun.consul import wire
+from milkrun.consul.client import Answer, Registry, decode
 from milkrun.errors import MilkrunError, RegistryRefused
 
 WAIT_S = 60
@@ -46,13 +47,22 @@ class Cursor(msgspec.Struct, frozen=True):
 class Watch:
     """Each new answer to a GET, as an async iterator that never ends and never raises for the registry's sake.
 
-    404 counts as an answer (nothing is there). While the registry does not answer, `trouble` says why.
+    404 counts as an answer (nothing is there). An answer whose body `read` refuses counts as none. While the
+    registry does not answer, `trouble` says why.
     """
 
-    def __init__(self, registry: Registry, path: str, params: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        read: Callable[[bytes], object] = lambda body: body,
+    ) -> None:
         self._registry = registry
         self._path = path
         self._params = dict(params or {})
+        self._read = read
         self.trouble = ""
 
     async def __aiter__(self) -> AsyncIterator[Answer]:
@@ -92,14 +102,20 @@ class Watch:
                 status=200,
                 remedy="give the token read rights on the services and keys it needs",
             )
+        if answer.status == 200:
+            self._read(answer.body)
         return answer
 
 
 def watch_health(registry: Registry, service: str) -> Watch:
     """Watches all instances of a service with their checks, healthy or not."""
-    return Watch(registry, f"/v1/health/service/{service}")
+    return Watch(
+        registry, f"/v1/health/service/{service}", read=lambda body: decode(body, list[wire.HealthEntry])
+    )
 
 
 def watch_prefix(registry: Registry, prefix: str) -> Watch:
     """Watches all KV entries whose key starts with `prefix`."""
-    return Watch(registry, f"/v1/kv/{prefix}", {"recurse": ""})
+    return Watch(
+        registry, f"/v1/kv/{prefix}", {"recurse": ""}, read=lambda body: decode(body, list[wire.Pair])
+    )

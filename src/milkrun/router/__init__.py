@@ -1,0 +1,1 @@
+"""The router: from catalog and weights to what users get."""

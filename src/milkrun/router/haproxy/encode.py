@@ -1,0 +1,51 @@
+"""The only way for a name or a number into HAProxy's files and commands: each is checked again, none is escaped.
+
+HAProxy's socket takes `;` and line ends as more commands, and its file takes whatever stands after an address
+as more keywords (research: M3, M4). So every word is checked against the grammar of what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from milkrun.errors import InputRefused
+from milkrun.model import SHARE_SLOTS, ServiceName, VersionName, endpoint, instance_id, service_name
+from milkrun.router.desired import Server
+
+LANES_AT_MOST = 26
+
+
+def lane(service: ServiceName, number: int) -> str:
+    """The name of a service's lane: `goat.a` is number 0."""
+    if not 0 <= number < LANES_AT_MOST:
+        raise InputRefused(f"there is no lane {number}: a service has {LANES_AT_MOST} at most")
+    return f"{service_name(service)}.{chr(ord('a') + number)}"
+
+
+def address(host: str, port: int) -> str:
+    """`host:port` for a server or bind line, IPv6 in brackets."""
+    host, port = endpoint(host, port)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def server(value: Server) -> tuple[str, str, int]:
+    """A server's name, address and weight."""
+    if not 1 <= value.weight <= 256:
+        raise InputRefused(f"{value.weight} is not a server weight between 1 and 256")
+    return instance_id(value.id), address(value.address, value.port), value.weight
+
+
+def ranges(
+    service: ServiceName, shares: Mapping[VersionName, int], lanes: Mapping[VersionName, int]
+) -> list[tuple[str, str]]:
+    """The map's entries, `0:7999` -> `goat.a`: together all slots, or none at all."""
+    entries = []
+    start = 0
+    for version, share in sorted(shares.items(), key=lambda item: lanes[item[0]]):
+        if share < 1:
+            raise InputRefused(f"{version} has a share of {share} slots")
+        entries.append((f"{start}:{start + share - 1}", lane(service, lanes[version])))
+        start += share
+    if start not in (0, SHARE_SLOTS):
+        raise InputRefused(f"the shares sum to {start} of {SHARE_SLOTS} slots")
+    return entries

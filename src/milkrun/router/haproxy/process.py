@@ -1,0 +1,165 @@
+"""The HAProxy process: started apart from the router, found again after it, reloaded and ended without loss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.router import disk
+from milkrun.router.haproxy import parse
+from milkrun.router.haproxy.binary import Binary
+from milkrun.router.haproxy.config import ADMIN_SOCKET, CONFIG_FILE, MASTER_SOCKET
+from milkrun.router.haproxy.socket import RELOAD_WAIT_S, RuntimeSocket
+
+START_WAIT_S = 10.0
+STOP_WAIT_S = 30.0
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """A process for sure: its id and when it started (in clock ticks since boot), for ids are used again."""
+
+    pid: int
+    started: int
+
+
+class Process:
+    """HAProxy's master in `folder`. It outlives the router: only `stop` ends it."""
+
+    def __init__(self, folder: Path, binary: Binary) -> None:
+        self._folder = folder
+        self._binary = binary
+        self._identity: Identity | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self.admin = RuntimeSocket(folder, ADMIN_SOCKET)
+        self.master = RuntimeSocket(folder, MASTER_SOCKET)
+        self._log = structlog.get_logger("haproxy")
+
+    def running(self) -> bool:
+        """Whether the master that this router started, or took over, still runs."""
+        if self._child is not None:
+            self._child.poll()  # reaps it
+        return self._identity is not None and _started(self._identity.pid) == self._identity.started
+
+    def adopt(self) -> bool:
+        """True when the master that a former router started still runs: it is ours now, untouched."""
+        data = disk.read(self._folder / "process.json")
+        if data is None:
+            return False
+        with contextlib.suppress(msgspec.DecodeError):
+            self._identity = msgspec.json.decode(data, type=Identity)
+        return self.running()
+
+    def check(self) -> None:
+        """Raises DataPlaneError with HAProxy's own words when it would not start from its file."""
+        answer = subprocess.run(
+            [self._binary.path, "-c", "-q", "-f", CONFIG_FILE],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        if answer.returncode:
+            raise DataPlaneError(f"HAProxy refuses its file: {answer.stderr.strip()[-800:]}")
+
+    async def start(self, ports: list[tuple[str, int]]) -> None:
+        """A new master serves from the file. Raises PortTaken when another program has one of its ports."""
+        for host, port in ports:
+            refuse_taken(host, port)
+        self.check()
+        log = (self._folder / "haproxy.log").open("ab")
+        with log:
+            self._child = subprocess.Popen(
+                [self._binary.path, "-W", "-S", f"unix@{MASTER_SOCKET},mode,600", "-f", CONFIG_FILE],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._identity = Identity(pid=self._child.pid, started=_started(self._child.pid) or 0)
+        disk.write(self._folder / "process.json", msgspec.json.encode(self._identity))
+        await self._answers()
+
+    async def _answers(self) -> None:
+        last: DataPlaneError | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_S):
+                while self.running():
+                    try:
+                        await self.admin.ask("show version", wait_s=1.0)
+                    except DataPlaneError as error:
+                        last = error
+                        await asyncio.sleep(0.01)
+                        continue
+                    return
+        tail = (disk.read(self._folder / "haproxy.log") or b"")[-600:].decode(errors="replace").strip()
+        raise DataPlaneError(f"HAProxy did not come up ({last}): {tail}")
+
+    async def reload(self) -> None:
+        """A new worker serves from the file; the old one ends its requests. A refused file changes nothing."""
+        self.check()
+        reply = await self.master.ask("reload", wait_s=RELOAD_WAIT_S)
+        if "Success=1" not in reply:
+            raise DataPlaneError(f"HAProxy refused to reload: {reply.strip()[-600:]}")
+
+    async def former_workers(self) -> int:
+        """How many workers from before a reload still end their requests."""
+        return parse.former_workers(await self.master.ask("show proc", half_close=True))
+
+    async def stop(self, frontends: list[str]) -> None:
+        """The frontends take no new connection, what was in flight has ended, and the process is gone.
+
+        What still runs after STOP_WAIT_S is cut, and the log says so.
+        """
+        if not self.running() or self._identity is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                for frontend in frontends:
+                    await self.admin.ask(f"shutdown frontend {frontend}")
+                while sum(row.in_flight for row in parse.stat(await self.admin.ask("show stat -1 4 -1"))):
+                    await asyncio.sleep(0.05)
+        except (DataPlaneError, TimeoutError) as error:
+            self._log.warning("HAProxy stops with requests in flight", why=str(error) or "the limit is over")
+        os.kill(self._identity.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while self.running():
+                    await asyncio.sleep(0.02)
+        if self.running():
+            os.killpg(self._identity.pid, signal.SIGKILL)
+        (self._folder / "process.json").unlink(missing_ok=True)
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raises PortTaken when somebody listens there: HAProxy itself would share the port and serve half."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                remedy=f"see who has it with `ss -ltnp 'sport = :{port}'`, or change the router in milkrun.toml",
+            ) from error
+
+
+def _started(pid: int) -> int | None:
+    """When the process started; None when there is none, or only its remains."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

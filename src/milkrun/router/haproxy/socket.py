@@ -1,0 +1,77 @@
+"""HAProxy's runtime socket: one command line a connection, every exchange bounded in time and size.
+
+Protocol: HAProxy's management guide, chapter 9 (Statistics and monitoring, Unix socket commands).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from milkrun.errors import DataPlaneError
+
+REPLY_WAIT_S = 2.0
+RELOAD_WAIT_S = 30.0
+LINE_BYTES = 8000
+REPLY_BYTES_AT_MOST = 64 * 1024 * 1024
+
+
+class RuntimeSocket:
+    """A socket file in `folder`, reached whatever the length of the folder's path."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+
+    async def ask(self, command: str, *, wait_s: float = REPLY_WAIT_S, half_close: bool = False) -> str:
+        """The reply to one command line. `half_close` is what the master's socket needs to end the reply."""
+        if "\n" in command:
+            raise DataPlaneError("a runtime command has one line")
+        # A UNIX socket's path has 107 bytes at most; through the folder's descriptor it is always short.
+        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            async with asyncio.timeout(wait_s):
+                reader, writer = await asyncio.open_unix_connection(
+                    f"/proc/self/fd/{descriptor}/{self._name}"
+                )
+                try:
+                    writer.write(command.encode("ascii") + b"\n")
+                    if half_close:
+                        writer.write_eof()
+                    reply = await _read(reader)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            raise DataPlaneError(
+                f"HAProxy's socket {self._name} does not answer ({error or 'no reply in time'})",
+                remedy="see the router's log; HAProxy goes on serving what it has",
+            ) from error
+        finally:
+            os.close(descriptor)
+        return reply
+
+    async def batch(self, commands: Iterable[str]) -> str:
+        """The replies to many commands, sent as few lines; what came of them must be read back, not believed."""
+        replies = []
+        line = ""
+        for command in commands:
+            if line and len(line) + len(command) > LINE_BYTES:
+                replies.append(await self.ask(line))
+                line = ""
+            line = f"{line};{command}" if line else command
+        if line:
+            replies.append(await self.ask(line))
+        return "\n".join(replies)
+
+
+async def _read(reader: asyncio.StreamReader) -> str:
+    chunks = []
+    size = 0
+    while chunk := await reader.read(1 << 16):
+        size += len(chunk)
+        if size > REPLY_BYTES_AT_MOST:
+            raise DataPlaneError("HAProxy's reply is over 64 MiB")
+        chunks.append(chunk)
+    return b"".join(chunks).decode("utf-8", errors="replace")

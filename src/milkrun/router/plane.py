@@ -1,0 +1,56 @@
+"""The port that every data plane fits: read what it does, change it, read again.
+
+The contract suite in tests/contract/dataplane runs against the fake and against the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from milkrun.model import InstanceId
+from milkrun.router.desired import RoutingState
+from milkrun.router.diff import Observed, Operation
+
+
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server answered since the data plane started it. `mean_ms` is over its last 1024 requests."""
+
+    requests: int = 0
+    failures: int = 0
+    mean_ms: float = 0.0
+
+
+class DataPlane(Protocol):
+    """One service's traffic. Every call is bounded in time and raises DataPlaneError when it cannot be done."""
+
+    @property
+    def reloads(self) -> int:
+        """How often the data plane was reloaded since this process watches it."""
+
+    @property
+    def name(self) -> str:
+        """What it is, with its version, for people."""
+
+    async def start(self, wanted: RoutingState) -> None:
+        """The data plane serves: the running one taken over as it is, or a new one serving `wanted`."""
+
+    async def observe(self) -> Observed:
+        """What it does now, read back from it."""
+
+    async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
+        """The operations are carried out, and a restart from disk would serve `wanted`."""
+
+    async def traffic(self) -> dict[InstanceId, Counters]:
+        """What each server answered."""
+
+    async def former_workers(self) -> int:
+        """How many processes from before a reload still end their requests."""
+
+    async def alive(self) -> bool:
+        """Whether its process runs."""
+
+    async def stop(self) -> None:
+        """It takes no new connection, has ended its requests or run into the limit, and is gone."""

@@ -1,0 +1,157 @@
+"""One service's loop: facts in, decision, difference, operations, read back. Level-triggered: it can start
+anywhere, be interrupted anywhere, and ends in the same place (I3).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from milkrun.errors import DataPlaneError
+from milkrun.model import (
+    Instance,
+    InstanceId,
+    InstanceTraffic,
+    ServiceName,
+    VersionName,
+    VersionTraffic,
+    Wish,
+)
+from milkrun.router import disk
+from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
+from milkrun.router.diff import Observed, diff, leaving, settled
+from milkrun.router.plane import DataPlane
+from milkrun.router.traffic import Ledger
+
+PASSES_AT_MOST = 8
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry says now of the service, all of it read at least once. `index` is the catalog's."""
+
+    instances: list[Instance]
+    wish: Wish
+    index: int
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What was true when the loop last looked: the decision, what the data plane does, and since when."""
+
+    decision: Decision
+    observed: Observed
+    index: int
+    applied_at: float
+    drift: list[str] = []
+    busy: bool = False
+
+    def instances(self, former_workers: int) -> dict[InstanceId, InstanceTraffic]:
+        """Each server as the router's report says it; drained means that no process has a request for it."""
+        found = {}
+        for servers in self.observed.versions.values():
+            for name, seen in servers.items():
+                idle = seen.in_flight == 0 and former_workers == 0
+                draining = "drained" if idle else "draining"
+                state = "serving" if seen.server.mode is Mode.SERVE else draining
+                found[name] = InstanceTraffic(state=state, in_flight=seen.in_flight)
+        return found
+
+
+class Reconciler:
+    """Keeps one data plane equal to what the registry's facts ask for."""
+
+    def __init__(
+        self, service: ServiceName, plane: DataPlane, folder: Path, *, accept_older: bool = False
+    ) -> None:
+        self._service = service
+        self._plane = plane
+        self._file = folder / "known.json"
+        self._ledger = Ledger()
+        self._said = ""
+        self._log = structlog.get_logger("router")
+        self.known = self._remembered(accept_older=accept_older)
+        self.served: Served | None = None
+
+    def _remembered(self, *, accept_older: bool) -> Known:
+        data = disk.read(self._file)
+        known = msgspec.json.decode(data, type=Known) if data else Known()
+        if not accept_older:
+            return known
+        wish = msgspec.structs.replace(known.wish, mark=None)
+        return msgspec.structs.replace(known, wish=wish, commit=None, generation=0)
+
+    async def reconcile(self, facts: Facts) -> Served:
+        """The data plane does what the facts ask for, as far as it can now.
+
+        `busy` in the result asks to be called again soon: something drains, or was not obeyed.
+        """
+        observed = await self._plane.observe()
+        down = frozenset(
+            name for servers in observed.versions.values() for name, seen in servers.items() if not seen.up
+        )
+        decision = desired(facts.instances, facts.wish, self.known, down=down)
+        self._remember(decision.known)
+        wanted = decision.state
+        moved = observed.shares != wanted.shares
+        if moved:
+            self._ledger = await self._counted(observed)
+        for _ in range(PASSES_AT_MOST):
+            operations = diff(observed, wanted)
+            await self._plane.apply(operations, wanted)
+            if not operations:
+                break
+            observed = await self._plane.observe()
+        if moved:
+            self._ledger = self._ledger.new_window()
+        self._say(decision)
+        done = settled(observed, wanted)
+        before = self.served
+        changed = before is None or before.decision.known != decision.known or moved
+        self.served = Served(
+            decision=decision,
+            observed=observed,
+            index=facts.index if done or before is None else before.index,
+            applied_at=time.time() if changed or before is None else before.applied_at,
+            drift=[] if done else [str(operation) for operation in diff(observed, wanted)][:10],
+            busy=not done or leaving(observed, wanted) or _draining(observed, wanted),
+        )
+        return self.served
+
+    async def traffic(self) -> dict[VersionName, VersionTraffic]:
+        """The versions' figures, read now."""
+        if self.served is None:
+            return {}
+        self._ledger = await self._counted(self.served.observed)
+        return self._ledger.report(self.served.observed.shares)
+
+    async def _counted(self, observed: Observed) -> Ledger:
+        versions = {name: version for version, servers in observed.versions.items() for name in servers}
+        return self._ledger.read(await self._plane.traffic(), versions)
+
+    def _remember(self, known: Known) -> None:
+        """The decision is on disk before the data plane follows it: an older one is refused also after a crash."""
+        if known != self.known:
+            disk.write(self._file, msgspec.json.encode(known))
+            self.known = known
+
+    def _say(self, decision: Decision) -> None:
+        said = sentence(self._service, decision.state)
+        reasons = [*decision.held, *decision.alarms]
+        if (line := "; ".join([said, *reasons])) != self._said:
+            self._said = line
+            (self._log.warning if reasons else self._log.info)(line)
+
+
+def _draining(observed: Observed, wanted: RoutingState) -> bool:
+    """Whether an instance that leaves service still has requests in flight."""
+    return any(
+        seen.in_flight
+        for version, servers in observed.versions.items()
+        for name, seen in servers.items()
+        if (server := wanted.versions.get(version, {}).get(name)) is None or server.mode is Mode.DRAIN
+    )
+
+
+__all__ = ["DataPlaneError", "Facts", "Reconciler", "Served"]
