@@ -22,7 +22,9 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
     text = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {' '.join(sys.argv)}\n"
     text += "".join(traceback.format_exception(kind, error, trace))
     where = _kept(text)
-    print(f"milkrun: a fault in milkrun itself: {kind.__name__}: {error}", file=sys.stderr)  # noqa: T201
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    print(f"milkrun: a fault in milkrun itself: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
     print(f"  next: please report it with {where}", file=sys.stderr)  # noqa: T201
 
 

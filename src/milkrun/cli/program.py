@@ -72,9 +72,7 @@ def run(arguments: list[str]) -> int:
     """The exit status of the command, after its outcome is told: data on stdout, talk on stderr."""
     json = "--json" in arguments
     try:
-        program.main(args=arguments, prog_name="milkrun", standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
+        left_with = program.main(args=arguments, prog_name="milkrun", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -88,7 +86,8 @@ def run(arguments: list[str]) -> int:
         # The reader left (`milkrun status | head`). Python would complain again while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    # A command that raised Exit comes back here with its status; any other returns nothing.
+    return left_with if isinstance(left_with, int) else 0
 
 
 def _failed_together(group: BaseExceptionGroup[BaseException], *, json: bool) -> int:

@@ -8,6 +8,7 @@ import msgspec
 
 from milkrun.model import Health, Instance, RouterReport, ServiceName, Wish
 from milkrun.overview.facts import Facts
+from milkrun.settings.environment import RouterSettings
 
 BEHIND_S = 10.0
 """A router may be this late with a commit before it counts as a problem."""
@@ -80,7 +81,7 @@ def _missing_parts(facts: Facts) -> Iterator[Problem]:
             remedy="start one with `milkrun up` or `milkrun agent`",
         )
     for name, router in sorted(settings.routers.items()) if settings else []:
-        if not any(report.service == router.service and is_router(report, name) for report in facts.routers):
+        if not any(is_router(report, name, router) for report in facts.routers):
             yield Problem(
                 service=router.service,
                 what=f"router {name} does not report: {router.service} is served as it was, or not at all",
@@ -89,9 +90,10 @@ def _missing_parts(facts: Facts) -> Iterator[Problem]:
             )
 
 
-def is_router(report: RouterReport, name: str) -> bool:
+def is_router(report: RouterReport, name: str, router: RouterSettings) -> bool:
     """Whether the report is one of the router that the environment calls `name`, on whatever host."""
-    return report.router == name or report.router.startswith(f"{name}-")
+    stands_for = (report.service, report.listen) == (router.service, router.listen)
+    return stands_for and (report.router == name or report.router.startswith(f"{name}-"))
 
 
 def _router(report: RouterReport, facts: Facts, now: float) -> Iterator[Problem]:

@@ -64,7 +64,11 @@ async def examine(folder: Folder | None, address: Address) -> list[Finding]:
     if folder and environment:
         found += _ports(folder, environment)
         found.append(_up(folder))
-    return [*found, *[one async for one in _registry(address)], *_variables(folder, environment)]
+    return [
+        *found,
+        *[one async for one in _registry(address, _runs(folder))],
+        *_variables(folder, environment),
+    ]
 
 
 def _python() -> Finding:
@@ -90,7 +94,7 @@ def _haproxy() -> Finding:
         found = binary.find()
     except MilkrunError as error:
         return _fail("haproxy", error)
-    return _ok("haproxy", f"{found.version} ({found.path})")
+    return _ok("haproxy", f"{found.version_text} ({found.path})")
 
 
 def _files(folder: Folder) -> Iterator[Finding]:
@@ -170,7 +174,12 @@ def _up(folder: Folder) -> Finding:
     return _warn("up", "does not run here", f"milkrun up {folder.path}")
 
 
-async def _registry(address: Address) -> AsyncIterator[Finding]:
+def _runs(folder: Folder | None) -> bool:
+    """Whether a registry should answer: always, but where `up` has not been called yet."""
+    return folder is None or bool(leftovers.parts(folder))
+
+
+async def _registry(address: Address, runs: bool) -> AsyncIterator[Finding]:
     try:
         async with Registry(address) as registry:
             start = time.time()
@@ -179,7 +188,7 @@ async def _registry(address: Address) -> AsyncIterator[Finding]:
                 "registry", f"{address.url} answers ({1000 * (time.time() - start):.0f} ms for all facts)"
             )
     except MilkrunError as error:
-        yield _fail("registry", error)
+        yield _fail("registry", error) if runs else _warn("registry", error.message, error.remedy)
         return
     for part in [*facts.parts, *(one for group in facts.balancers.values() for one in group)]:
         if part.healthy:

@@ -32,7 +32,7 @@ def pending(facts: Facts, environment: Environment) -> Pending:
     for service, wish in sorted(facts.wishes.items()):
         _instances(facts, service, wish, waits, stuck)
     for name, router in sorted(environment.routers.items()):
-        reports = [one for one in facts.routers if one.service == router.service and is_router(one, name)]
+        reports = [one for one in facts.routers if is_router(one, name, router)]
         if not reports:
             waits.append(name)
         mark = facts.wishes.get(ServiceName(router.service), Wish()).mark
