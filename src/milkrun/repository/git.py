@@ -129,12 +129,13 @@ async def _converse(process: Process, stdin: bytes) -> tuple[bytes, bytes]:
     """Everything it printed and said, up to the bounds. Git has to read `stdin` before it prints much."""
     assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 (all three were asked for)
     try:
-        process.stdin.write(stdin)
-        await process.stdin.drain()
+        if stdin:
+            process.stdin.write(stdin)
+            await process.stdin.drain()
         process.stdin.close()
         await process.stdin.wait_closed()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it ended without reading all; its status says why
+    except (BrokenPipeError, ConnectionResetError, RuntimeError):
+        pass  # it ended without reading all (uvloop's RuntimeError says the same); its status says why
     chunks: list[bytes] = []
     size = 0
     while size <= OUTPUT_BYTES_AT_MOST and (chunk := await process.stdout.read(1 << 16)):
