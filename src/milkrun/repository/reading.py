@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -161,14 +160,6 @@ class Repository:
             found[blob] = done.out[end + 1 : end + 1 + size]
             at = end + size + 2
         return found
-
-
-async def read_all(repository: Repository, commit: CommitId, *under: str) -> tuple[int, dict[str, File]]:
-    """The commit's generation and its files, asked at the same time."""
-    async with asyncio.TaskGroup() as tasks:
-        generation = tasks.create_task(repository.generation(commit))
-        files = tasks.create_task(repository.files(commit, *under))
-    return generation.result(), files.result()
 
 
 def _resolved(folder: Path) -> tuple[Path, bool]:
