@@ -219,13 +219,13 @@ def _opened(
         for instance in instances
         if instance.health is not Health.MAINTENANCE and (not weights or weights.get(instance.version, 0) > 0)
     ]
-    healthy = [instance for instance in taking if instance.healthy or instance.id in kept]
+    healthy = [instance for instance in taking if instance.healthy]
     if not taking or 2 * len(healthy) >= len(taking):
         return set()
     most = max((weights.get(instance.version, 0) for instance in taking), default=0)
     stable = {instance.id for instance in taking if not weights or weights[instance.version] == most}
     opened = stable - {instance.id for instance in healthy}
-    if opened:
+    if opened - kept:
         alarms.append(
             f"only {len(healthy)} of {len(taking)} instances are healthy, so all that are"
             " not in maintenance serve (the checks may be what is broken)"

@@ -1,8 +1,8 @@
 """From what the data plane does to what it should do: the operations, in an order that is safe to interrupt.
 
-After each operation, from any start: a version with a share has a server that takes requests, if it had one
-before or gets one by this plan; a server that has requests in flight is not removed. Interrupted anywhere and
-planned again, the plan ends in the same state.
+After each operation, from any start: a version with a share has a server that takes requests (but for an
+instance that changes its address under the same id, alone in its version); a server that has requests in flight
+is not removed. Interrupted anywhere and planned again, the plan ends in the same state.
 
 The order: remove what is drained (it frees lanes), add and put into service, move the shares, drain what
 leaves. What drains now is removed by a later plan, when it is seen idle.
@@ -118,8 +118,15 @@ def _additions(observed: Observed, wanted: RoutingState) -> Iterator[Add | Chang
 
 def _drains(observed: Observed, wanted: RoutingState) -> Iterator[Change]:
     for version, servers in observed.versions.items():
-        for seen in servers.values():
-            target = wanted.versions.get(version, {}).get(seen.server.id)
+        targets = wanted.versions.get(version, {})
+        replaced = version not in wanted.shares or any(
+            target.mode is Mode.SERVE and (name not in servers or not _leaves(version, servers[name], wanted))
+            for name, target in targets.items()
+        )
+        for name, seen in servers.items():
+            target = targets.get(name)
+            if target is None and not replaced:
+                continue  # it serves until the one that takes its place could be added
             drain = target is None or target.mode is Mode.DRAIN or _leaves(version, seen, wanted)
             if drain and seen.server.mode is Mode.SERVE:
                 yield Change(version, msgspec.structs.replace(seen.server, mode=Mode.DRAIN))

@@ -1,1 +1,1 @@
-"""Public stand-ins for tests: a registry on an ephemeral port, and more to come."""
+"""Public fakes and fixtures, for our tests and for yours. Each fake passes the contract suite of the real part."""

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milkrun.model import InstanceId, VersionName
+from milkrun.router.desired import Mode, RoutingState, Server, slots
+from milkrun.router.diff import Add, Change, Remove, SetShares, diff, leaving, settled
+from milkrun.testing.plane import FakeDataPlane
+
+VERSIONS = [VersionName(f"0.0.{number}") for number in range(1, 4)]
+
+
+@st.composite
+def states(draw):
+    """Any state that `desired` may ask for: a version with a share has somebody to serve."""
+    versions = {}
+    for version in draw(st.sets(st.sampled_from(VERSIONS))):
+        servers = {}
+        for name in draw(st.sets(st.sampled_from("abc"), min_size=1)):
+            server = Server(
+                id=InstanceId(f"{version}-{name}"),
+                address="127.0.0.1",
+                port=draw(st.sampled_from([8101, 8102])),
+                weight=draw(st.sampled_from([1, 2])),
+                mode=draw(st.sampled_from(Mode)),
+            )
+            servers[server.id] = server
+        versions[version] = servers
+    able = [v for v, servers in versions.items() if any(s.mode is Mode.SERVE for s in servers.values())]
+    weights = {version: float(draw(st.integers(0, 3))) for version in able}
+    return RoutingState(shares=slots(weights), versions=versions)
+
+
+def healthy(observed, wanted):
+    """Every version with a share has a server that takes requests, or one that is changing its address."""
+    return all(
+        any(
+            seen.server.mode is Mode.SERVE
+            or (
+                name in wanted.versions.get(version, {})
+                and wanted.versions[version][name].port != seen.server.port
+            )
+            for name, seen in observed.versions.get(version, {}).items()
+        )
+        or moving(version, observed, wanted)
+        for version in observed.shares
+    )
+
+
+def moving(version, observed, wanted):
+    """The version's only servers were just removed to come back at another address."""
+    return not observed.versions.get(version) and version in wanted.versions
+
+
+@given(states(), states(), st.data())
+@settings(max_examples=300)
+def test_interrupted_anywhere_and_resumed_it_ends_the_same_and_never_breaks_on_the_way(start, wanted, data):
+    async def story():
+        plane = FakeDataPlane()
+        await plane.start(start)
+        busy = data.draw(st.sets(st.sampled_from([n for s in start.versions.values() for n in s] or ["-"])))
+        plane.busy = dict.fromkeys(busy, 1)
+        for _ in range(3):
+            operations = diff(await plane.observe(), wanted)
+            for operation in operations[: data.draw(st.integers(0, len(operations)))]:
+                before = await plane.observe()
+                if isinstance(operation, Remove):
+                    seen = before.versions[operation.version][operation.instance]
+                    assert seen.server.mode is Mode.DRAIN
+                    assert seen.in_flight == 0
+                await plane.apply([operation], wanted)
+                assert healthy(await plane.observe(), wanted)
+        plane.busy = {}
+        for _ in range(6):
+            await plane.apply(diff(await plane.observe(), wanted), wanted)
+        observed = await plane.observe()
+        assert diff(observed, wanted) == []
+        assert settled(observed, wanted)
+        assert not leaving(observed, wanted)
+        assert observed.shares == wanted.shares
+        for version, servers in wanted.versions.items():
+            for name, server in servers.items():
+                seen = observed.versions[version][name].server
+                assert (seen.address, seen.port, seen.mode) == (server.address, server.port, server.mode)
+
+    asyncio.run(story())
+
+
+def server(name, mode=Mode.SERVE, port=8101):
+    return Server(id=InstanceId(name), address="127.0.0.1", port=port, mode=mode)
+
+
+def state(shares, **servers):
+    v = VERSIONS[0]
+    return RoutingState(
+        shares=shares, versions={v: {InstanceId(n): server(n, m) for n, m in servers.items()}}
+    )
+
+
+async def seen(wanted):
+    plane = FakeDataPlane()
+    await plane.start(wanted)
+    return await plane.observe()
+
+
+async def test_what_leaves_drains_first_and_is_removed_when_idle():
+    v = VERSIONS[0]
+    before = state({v: 10_000}, a=Mode.SERVE, b=Mode.SERVE)
+    after = state({v: 10_000}, a=Mode.SERVE)
+
+    assert diff(await seen(before), after) == [Change(v, server("b", Mode.DRAIN))]
+    drained = state({v: 10_000}, a=Mode.SERVE, b=Mode.DRAIN)
+    assert diff(await seen(drained), after) == [Remove(v, InstanceId("b"))]
+
+
+async def test_the_order_is_free_add_share_drain():
+    v1, v2 = VERSIONS[:2]
+    before = RoutingState(
+        shares={v1: 10_000}, versions={v1: {"a": server("a"), "old": server("old", Mode.DRAIN)}}
+    )
+    after = RoutingState(shares={v2: 10_000}, versions={v2: {"b": server("b")}})
+
+    kinds = [type(operation) for operation in diff(await seen(before), after)]
+
+    assert kinds == [Remove, Add, SetShares, Change]
+
+
+async def test_equal_needs_nothing():
+    wanted = state({VERSIONS[0]: 10_000}, a=Mode.SERVE, b=Mode.DRAIN)
+
+    assert diff(await seen(wanted), wanted) == []
+    assert settled(await seen(wanted), wanted)
