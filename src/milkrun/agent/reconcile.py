@@ -19,7 +19,8 @@ from milkrun.errors import Conflict, MilkrunError
 from milkrun.model import InstanceId, instance_id
 
 CLAIM_STEP_S = 0.02
-"""Each unit that runs here lets another host's claim go first by so much."""
+"""Each unit that runs here lets another host's claim go first by so much, up to the limit."""
+CLAIM_WAIT_S_AT_MOST = 0.2
 RETRY_S = 1.0
 LOOK_S = 1.0
 LOOK_WITHOUT_SESSION_S = 0.05
@@ -36,8 +37,7 @@ class Reconciler:
         self._units = units
         self._begin = begin
         self._not_before: dict[Slot, float] = {}
-        self._round_began: float | None = None
-        self._jitter_s = 0.0
+        self._claim_due: float | None = None
         self._told: dict[Slot, str] = {}
         self._log = structlog.get_logger("agent")
 
@@ -84,19 +84,19 @@ class Reconciler:
         self._not_before = {slot: until for slot, until in self._not_before.items() if until > now}
         if claims:
             return await self._claim_in_turn(claims[0])
-        self._round_began = None
+        self._claim_due = None
         return (LOOK_S if self._site.session.safe else LOOK_WITHOUT_SESSION_S) * (0.5 + random.random() / 2)  # noqa: S311
 
     async def _claim_in_turn(self, slot: Slot) -> float:
         now = time.monotonic()
-        if self._round_began is None:
-            self._round_began = now
-            self._jitter_s = CLAIM_STEP_S * random.random()  # noqa: S311
-        due = self._round_began + CLAIM_STEP_S * len(self._units) + self._jitter_s
-        if now < due:
-            return due - now
+        if self._claim_due is None:
+            wait_s = min(CLAIM_WAIT_S_AT_MOST, CLAIM_STEP_S * len(self._units))
+            self._claim_due = now + wait_s + CLAIM_STEP_S * random.random()  # noqa: S311
+        if now < self._claim_due:
+            return self._claim_due - now
+        # The next claim waits anew, and longer: another host with fewer units comes first then.
+        self._claim_due = None
         await self._try(slot, self._claim(slot))
-        self._jitter_s = CLAIM_STEP_S * random.random()  # noqa: S311
         return 0.0
 
     async def _try(self, slot: Slot, doing: Awaitable[None]) -> None:

@@ -246,16 +246,17 @@ class Unit:
     async def _finish(self) -> None:
         limits = self.record.settings.stop
         self._save(stopping=self.life.reason)
-        process = self._process
+        process, patience_s = self._process, AWAY_S_AT_MOST
         if process and self.record.registered:
-            await self._drain(process, min(WAIT_S_AT_MOST, max(0.0, limits.drain_limit_s)))
+            drained = await self._drain(process, min(WAIT_S_AT_MOST, max(0.0, limits.drain_limit_s)))
+            patience_s = AWAY_S_AT_MOST if drained else 0.0  # the drain had the patience already
         if await self._ended(process, min(WAIT_S_AT_MOST, max(0.0, limits.stop_limit_s))):
-            await self._forget()
+            await self._forget(patience_s)
         if self._probing:
             self._probing.cancel()
         self._take(Ended())
 
-    async def _drain(self, process: Process, limit_s: float) -> None:
+    async def _drain(self, process: Process, limit_s: float) -> bool:
         drain = Drain(
             registry=self._site.registry,
             entry=self._entry,
@@ -268,8 +269,11 @@ class Unit:
         left = await drain.run(self.life.reason, limit_s)
         if left:
             self._log.warning("stopped though requests may still be sent to it", left=left, limit_s=limit_s)
+        elif process.exited.is_set():
+            self._log.warning("its process ended by itself before it was drained")
         else:
             self._log.info("drained: no router sends anything to it")
+        return not left
 
     async def _ended(self, process: Process | None, limit_s: float) -> bool:
         while process and not process.exited.is_set():
@@ -282,7 +286,7 @@ class Unit:
                     return False
         return True
 
-    async def _forget(self) -> None:
+    async def _forget(self, patience_s: float) -> None:
         """Catalog, slot and disk know the unit no more; if the registry cannot be told, the record stays."""
         began, told = time.monotonic(), ""
         while True:
@@ -302,7 +306,7 @@ class Unit:
             if why != told:
                 self._log.warning("stopped, but the registry could not be told yet", why=why)
                 told = why
-            if self._hurry.is_set() and time.monotonic() - began >= AWAY_S_AT_MOST:
+            if self._hurry.is_set() and time.monotonic() - began >= patience_s:
                 self._log.warning("stopped; the next agent here will tell the registry")
                 return
             await asyncio.sleep(RETRY_S * (0.25 + random.random() * 0.75))  # noqa: S311

@@ -49,5 +49,6 @@ def test_the_environment_has_no_secrets_and_cannot_be_lied_about():
     assert made == {
         "PATH": "/bin", "LC_ALL": "C", "BREED": "saanen", "MILKRUN_SERVICE": "goat",
         "MILKRUN_VERSION": "0.0.1", "MILKRUN_INSTANCE": "goat-0.0.1-meadow-8101",
-        "MILKRUN_ADDRESS": "127.0.0.1", "MILKRUN_PORT": "8101", "MILKRUN_STATE": "/state", "CONSUL_HTTP_ADDR": "http://127.0.0.1:1",
+        "MILKRUN_ADDRESS": "127.0.0.1", "MILKRUN_PORT": "8101", "MILKRUN_STATE": "/state",
+        "CONSUL_HTTP_ADDR": "http://127.0.0.1:1",
     }  # fmt: skip

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from milkrun.consul import keys
+from milkrun.model import Health, InstanceTraffic
+from milkrun.settings.service import HealthSettings, StopSettings
+
+SLOW_DRAIN = StopSettings(drain_limit_s=60, stop_limit_s=5)
+
+
+def states(report):
+    return [unit.state for unit in report.units]
+
+
+async def test_it_runs_registers_and_stops_what_git_asks_for(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"0.0.1+b": 2})
+        agent = farm.agent()
+        first, second = await farm.passing(2)
+        assert (first.version, first.address) == ("0.0.1+b", "127.0.0.1")
+        assert first.id == f"goat-0.0.1_b-meadow-{first.port}"
+        assert {first.id, second.id} == farm.running().keys()
+        slots = await farm.slots(lambda slots: len(slots) == 2)
+        assert slots.keys() == {"goat/0.0.1+b/0", "goat/0.0.1+b/1"}
+        assert all(pair.session for pair in slots.values())
+        report = await farm.report(lambda report: states(report) == ["healthy"] * 2)
+        assert {unit.pid for unit in report.units} == set(farm.running().values())
+        assert Path(report.units[0].log).read_text() == f"milked by {report.units[0].instance} False\n"
+        await farm.stop(agent)
+        assert farm.running() == {}
+        assert await farm.instances(lambda _: True) == []
+        assert await farm.instances(lambda _: True, "milkrun-agent") == []
+        assert await farm.slots(lambda _: True) == {}
+        assert list((farm.state("meadow") / "units").iterdir()) == []
+
+
+async def test_a_killed_instance_is_critical_at_once_and_comes_back_in_its_place(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2}, health=HealthSettings(interval_s=30, rise=2))
+        farm.agent()
+        victim, other = await farm.passing(2)
+        pids = farm.running()
+        farm.kill(victim.id)
+        seen = await farm.instances(lambda instances: instances[0].health is not Health.PASSING)
+        assert (seen[0].id, seen[0].health, seen[0].reason) == (
+            victim.id,
+            Health.CRITICAL,
+            "killed by signal 9",
+        )
+        assert seen[1].health is Health.PASSING
+        assert [one.id for one in await farm.passing(2)] == [victim.id, other.id]
+        assert farm.running()[other.id] == pids[other.id]
+        assert farm.running()[victim.id] != pids[victim.id]
+        report = await farm.report(lambda report: states(report) == ["healthy"] * 2)
+        assert [unit.restarts for unit in report.units] == [1, 0]
+
+
+async def test_failing_probes_make_it_critical_and_good_ones_passing_again(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        farm.agent()
+        (one,) = await farm.passing(1)
+        sick = farm.folder / f"sick-{one.id}"
+        sick.touch()
+        (seen,) = await farm.instances(lambda instances: instances[0].health is not Health.PASSING)
+        assert (seen.health, seen.reason) == (Health.CRITICAL, "GET /health: 503")
+        sick.unlink()
+        await farm.passing(1)
+
+
+async def test_an_agent_that_was_killed_is_followed_by_one_that_adopts(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2})
+        process = farm.agent_process()
+        before = await farm.passing(2)
+        pids, slots = farm.running(), await farm.slots(lambda slots: len(slots) == 2)
+        process.kill()
+        process.wait()
+        agent = farm.agent()
+        report = await farm.report(lambda report: states(report) == ["healthy"] * 2)
+        assert {unit.instance: unit.pid for unit in report.units} == pids
+        assert [unit.restarts for unit in report.units] == [0, 0]
+        assert await farm.passing(2) == before
+        after = await farm.slots(lambda slots: len(slots) == 2)
+        assert {key: pair.session for key, pair in after.items()} == {
+            key: pair.session for key, pair in slots.items()
+        }
+        farm.kill(before[0].id)
+        (seen, _) = await farm.instances(lambda instances: instances[0].health is not Health.PASSING)
+        assert seen.reason.startswith("process ended") or seen.reason == "killed by signal 9"
+        await farm.passing(2)
+        await farm.stop(agent)
+        assert farm.running() == {}
+
+
+async def test_an_instance_that_died_with_its_agent_is_replaced(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        process = farm.agent_process()
+        (one,) = await farm.passing(1)
+        process.kill()
+        process.wait()
+        old = farm.running()[one.id]
+        farm.kill(one.id)
+        farm.agent()
+        await farm.report(lambda report: states(report) == ["healthy"] and report.units[0].pid != old)
+        await farm.passing(1)
+
+
+async def test_a_handover_leaves_everything_to_the_next_agent(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2})
+        handover = asyncio.Event()
+        agent = farm.agent(handover=handover)
+        before = await farm.passing(2)
+        pids = farm.running()
+        handover.set()
+        async with asyncio.timeout(5):
+            await agent
+        assert farm.running() == pids
+        assert await farm.passing(2) == before
+        farm.agent()
+        report = await farm.report(lambda report: states(report) == ["healthy"] * 2)
+        assert {unit.instance: unit.pid for unit in report.units} == pids
+
+
+async def test_a_drain_waits_for_every_router(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2}, stop=SLOW_DRAIN)
+        farm.agent()
+        kept, going = await farm.passing(2)
+        slots = await farm.slots(lambda slots: len(slots) == 2)
+        if going.id.encode() in slots["goat/1/0"].data:
+            kept, going = going, kept
+        serving = {going.id: InstanceTraffic(state="serving", in_flight=3)}
+        await farm.router("r1", instances=serving)
+        await farm.router("r2", instances=serving)
+        await farm.wish("goat", {"1": 1})
+        seen = await farm.instances(lambda instances: Health.MAINTENANCE in {one.health for one in instances})
+        by_id = {one.id: one for one in seen}
+        assert by_id[going.id].health is Health.MAINTENANCE
+        assert by_id[going.id].reason == "git asks for 1 of goat 1"
+        assert by_id[kept.id].health is Health.PASSING
+        drained = {going.id: InstanceTraffic(state="drained")}
+        _, index = await farm.registry.health("goat")
+        await farm.router("r1", catalog_index=index, instances=drained)
+        # Asked for again meanwhile: the drain is not called off, the slot is claimed anew afterwards.
+        await farm.wish("goat", {"1": 2})
+        await farm.report(lambda report: sorted(states(report)) == ["draining", "healthy"])
+        assert going.id in farm.running()
+        await farm.router("r2", catalog_index=index - 1)
+        assert going.id in farm.running()
+        pid = farm.running()[going.id]
+        await farm.router("r2", catalog_index=index)
+        await farm.report(lambda r: states(r) == ["healthy"] * 2 and pid not in [u.pid for u in r.units])
+        assert pid not in farm.running().values()
+        assert len(await farm.passing(2)) == 2
+
+
+async def test_a_dead_router_is_waited_for_no_longer_than_the_limit(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1}, stop=StopSettings(drain_limit_s=1.0, stop_limit_s=5))
+        farm.agent()
+        await farm.passing(1)
+        await farm.router("r1", instances={})
+        await farm.wish("goat", {"1": 0})
+        await farm.report(lambda report: states(report) == ["draining"])
+        await farm.report(lambda report: states(report) == [])
+        assert farm.running() == {}
+
+
+async def test_replicas_to_none_stop_all(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2})
+        farm.agent()
+        await farm.passing(2)
+        await farm.wish("goat", {"1": 0})
+        await farm.report(lambda report: report.units == [])
+        assert await farm.instances(lambda _: True) == []
+        assert await farm.slots(lambda slots: not slots) == {}
+
+
+async def test_a_registry_that_comes_back_empty_stops_nothing_and_learns_all_again(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 2})
+        farm.agent()
+        before = await farm.passing(2)
+        pids = farm.running()
+        await farm.stop_registry()
+        await farm.start_registry(empty=True)
+        assert [one.id for one in await farm.passing(2)] == [one.id for one in before]
+        await farm.slots(lambda slots: len(slots) == 2)
+        assert farm.running() == pids
+        await farm.publish(wish={"1": 1})
+        await farm.passing(1)
+        assert len(farm.running()) == 1
+
+
+async def test_without_a_registry_instances_run_on_and_a_clean_stop_ends(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        agent = farm.agent()
+        (one,) = await farm.passing(1)
+        await farm.stop_registry()
+        farm.kill(one.id)
+        await farm.stop(agent)
+        assert farm.running() == {}
+        await farm.start_registry()
+        farm.agent()
+        await farm.report(lambda report: states(report) == ["healthy"])
+        await farm.passing(1)
+
+
+async def test_one_broken_service_never_stops_another(farming):
+    async with farming() as farm:
+        await farm.publish("fence", wish={"1": 1}, command=["no-such-program"])
+        await farm.publish("crash", wish={"1": 1}, command=["{python}", "-c", "raise SystemExit(7)"])
+        await farm.registry.put(keys.service_settings("torn"), b"{")
+        await farm.wish("torn", {"1": 1})
+        await farm.publish(wish={"1": 1})
+        agent = farm.agent()
+        await farm.passing(1)
+
+        def broken(report):
+            units = {unit.service: unit for unit in report.units}
+            return units.keys() == {"crash", "fence", "goat"} and units["crash"].restarts >= 1
+
+        report = await farm.report(lambda r: broken(r) and states(r).count("backoff") == 2)
+        crash, fence, goat = report.units
+        assert "no-such-program: No such file or directory" in fence.reason
+        assert crash.reason == "process exited with status 7"
+        assert goat.state == "healthy"
+        assert await farm.instances(lambda _: True, "crash") == []
+        await farm.stop(agent)
+
+
+async def test_two_hosts_share_the_slots_and_one_takes_over_what_the_other_gave_back(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 4})
+        meadow, _ = farm.agent("meadow"), farm.agent("barn")
+        await farm.passing(4)
+        shares = [len(farm.running(host)) for host in ("meadow", "barn")]
+        assert sum(shares) == 4
+        assert all(shares), "one host took every slot"
+        await farm.stop(meadow)
+        await farm.report(lambda report: states(report) == ["healthy"] * 4, "barn")
+        assert len(await farm.passing(4)) == 4
+
+
+async def test_a_port_that_is_taken_meanwhile_is_given_up(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1}, command=["{python}", "-c", "raise SystemExit(7)"])
+        farm.agent()
+        report = await farm.report(lambda report: states(report) == ["backoff"])
+        port = report.units[0].port
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+        async with server:
+            await farm.report(lambda report: [unit.port for unit in report.units] == [port + 1])
