@@ -11,6 +11,7 @@
     ├── InputRefused                exit 8   a file or value is wrong; what was there stays
     ├── PortTaken                   exit 4   another program listens on the port
     ├── PartMissing                 exit 1   a program that is needed is not on this machine
+    ├── StorageFailed               exit 1   the registry's disk cannot be trusted any more
     └── DataPlaneError              exit 1   HAProxy refused, or did not answer
 
 Each carries what happened, why (in the message), and `remedy`: what to do next, usually a command.
@@ -110,6 +111,12 @@ class PartMissing(MilkrunError):
     """A program that is needed is not on this machine."""
 
     code = "part-missing"
+
+
+class StorageFailed(MilkrunError):
+    """The registry's disk no longer holds what it is told to hold. Only a restart knows what is there."""
+
+    code = "storage-failed"
 
 
 class DataPlaneError(MilkrunError):

@@ -1,6 +1,6 @@
-"""What the registry's own agent does for the services registered with it: TTL checks, maintenance, reaping. Pure.
+"""What the registry's own agent does for its services: TTL checks, maintenance, reaping. Pure.
 
-Texts and rules are Consul's (agent/agent.go and agent/checks of 1.8, observed on 1.8.7 by the contract suite).
+Texts and rules are Consul's (agent/agent.go and agent/checks of 1.8; the contract suite compares with 1.8.7).
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class Agent:
         if check_id in self._catalog.checks.get(self.node, {}):
             return
         what = "service" if service else "node"
-        default = f"Maintenance mode is enabled for this {what}, but no reason was provided. This is a default message."
+        default = (
+            f"Maintenance mode is enabled for this {what}, but no reason was provided. "
+            "This is a default message."
+        )
         self._catalog.put_check(
             Check(
                 node=self.node,

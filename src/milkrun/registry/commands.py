@@ -132,7 +132,7 @@ class MaintainNode(Command, frozen=True):
 
 
 class CatalogRegister(Command, frozen=True):
-    """Registers a node, with a service and checks on it, past any agent. `node` is None to leave the node as it is."""
+    """Registers a node, with a service and checks on it, past any agent. None leaves the node as it is."""
 
     name: str
     node: Node | None

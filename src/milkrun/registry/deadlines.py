@@ -1,4 +1,4 @@
-"""Which deadlines come next. Pure: the caller brings the time, in seconds of any clock that only goes forward."""
+"""Which deadlines come next. Pure: the caller brings the time, from any clock that only goes forward."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import structlog
 
-from milkrun.errors import MilkrunError
+from milkrun.errors import MilkrunError, StorageFailed
 from milkrun.registry import commands
 from milkrun.registry.nouns import Node
 from milkrun.registry.parked import Parked
 from milkrun.registry.refusal import Refused
 from milkrun.registry.replies import Replies
 from milkrun.registry.state import Machine
-from milkrun.registry.storage import DiskFull, Storage, StorageFailed
+from milkrun.registry.storage import DiskFull, Storage
 
 IDLE_S = 60.0
 RETRY_S = 1.0
@@ -43,7 +43,7 @@ class Engine:
         self.failed: asyncio.Future[StorageFailed] = asyncio.get_running_loop().create_future()
 
     async def submit(self, command: commands.Command) -> Any:
-        """The command's result, once it is durable. Raises Refused when it says no, DiskFull when it does not fit."""
+        """The command's result, once it is durable. Raises Refused for a no, and DiskFull."""
         if self.failed.done():
             raise self.failed.result()
         loop = asyncio.get_running_loop()

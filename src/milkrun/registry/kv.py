@@ -146,9 +146,9 @@ def _starting(ordered: list[str], prefix: str) -> list[str]:
 
 
 def put(store: Entries, key: str, value: bytes | None, flags: int) -> Entry:
-    """The key has the value; a lock on it stays, as does its holder. (Consul forgets the lock count here: so do we.)"""
+    """The key has the value, and its holder keeps it; the lock count is forgotten, as Consul does."""
     old = store.get(key)
-    return _write(store, old, key, value, flags, old.session if old else msgspec.UNSET, 0)
+    return _write(store, old, key, value, flags, session=old.session if old else msgspec.UNSET, lock_index=0)
 
 
 def cas(store: Entries, key: str, value: bytes | None, flags: int, index: int) -> Entry | None:
@@ -167,7 +167,7 @@ def lock(store: Entries, key: str, value: bytes | None, flags: int, session: str
     count = old.lock_index if old else 0
     if not old or not old.session:
         count += 1
-    return _write(store, old, key, value, flags, session, count)
+    return _write(store, old, key, value, flags, session=session, lock_index=count)
 
 
 def unlock(store: Entries, key: str, value: bytes | None, flags: int, session: str) -> Entry | None:
@@ -175,7 +175,7 @@ def unlock(store: Entries, key: str, value: bytes | None, flags: int, session: s
     old = store.get(key)
     if not old or not old.session or old.session != session:
         return None
-    return _write(store, old, key, value, flags, msgspec.UNSET, old.lock_index)
+    return _write(store, old, key, value, flags, session=msgspec.UNSET, lock_index=old.lock_index)
 
 
 def delete(store: Entries, key: str) -> None:
@@ -205,6 +205,7 @@ def _write(
     key: str,
     value: bytes | None,
     flags: int,
+    *,
     session: str | msgspec.UnsetType,
     lock_index: int,
 ) -> Entry:

@@ -18,8 +18,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Ledger:
     """`index` is the state's index, at least 1. `floor` is an index that no topic's index is below.
 
-    A topic's own index is forgotten when there are too many of them and at a restart; its watchers then see the
-    floor, which is not lower, and read the same data once more.
+    A topic's own index is forgotten when there are too many of them and at a restart; its watchers then see
+    the floor, which is not lower, and read the same data once more.
     """
 
     def __init__(self, index: int = 1) -> None:

@@ -1,6 +1,6 @@
 """What the registry keeps, in the shape in which Consul's API shows it. Pure.
 
-The same structs are encoded as JSON for clients and as MessagePack for the disk, so an answer needs no copying.
+The same structs are encoded as JSON for clients and as MessagePack for the disk: an answer needs no copying.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from milkrun.errors import MilkrunError
 
 
 class Refused(MilkrunError):
-    """The request is not carried out, and nothing changed. `status` and the text are what Consul would answer."""
+    """The request is not carried out and nothing changed; `status` and the text are what Consul answers."""
 
     code = "refused"
 

@@ -21,7 +21,7 @@ from milkrun.registry.storage import Storage
 
 SHUTDOWN_S = 1.5
 IDLE_CONNECTION_S = 900
-"""Longer than the longest blocking query: a client's kept connection is not closed under its next request."""
+"""Longer than any blocking query: a kept connection is not closed under its next request."""
 BACKLOG = 2048
 
 
@@ -113,7 +113,7 @@ def _listener(http: tuple[str, int]) -> Iterator[socket.socket]:
         except OSError as error:
             raise PortTaken(
                 f"the registry cannot listen on {_bracketed(host)}:{port}: {error.strerror}",
-                remedy=f"see who does with `ss -ltnp 'sport = :{port}'`, or choose another with --http HOST:PORT",
+                remedy=f"see who does: `ss -ltnp 'sport = :{port}'`, or choose another with --http HOST:PORT",
             ) from error
         listener.setblocking(False)
         yield listener

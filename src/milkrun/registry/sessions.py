@@ -1,7 +1,7 @@
 """Sessions: what they hold, what ends them, and what becomes of their locks. Pure.
 
-Consul gives a session up to twice its TTL before it ends it, and clients (Patroni asks for half the TTL it means)
-count on that: so do we.
+Consul gives a session up to twice its TTL before it ends it, and clients count on that (Patroni asks for half
+the TTL that it means): so do we.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Sessions:
         return session
 
     def end(self, session_id: str, now: float) -> None:
-        """The session is gone; the keys it held are released or deleted, and cannot be locked for its delay."""
+        """The session is gone; what it held is released or deleted, and cannot be locked for its delay."""
         session = self.live.pop(session_id, None)
         if session is None:
             return

@@ -1,7 +1,7 @@
 """The registry's state: every change goes through `apply`, and every row on the disk comes from it. Pure.
 
-The machine is told the time, in seconds of a clock that only goes forward. After a restart each TTL, session and
-lock-delay gets its whole time again, so that a registry that was away does not end everything at once.
+The machine is told the time, in seconds of a clock that only goes forward. After a restart each TTL, session
+and lock-delay gets its whole time again, so that a registry that was away does not end everything at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _ROWS: dict[str, type] = {
     sessions.DELAY_KIND: sessions.LockDelay,
     kv.KIND: Entry,
 }
-_DECODERS = {kind: msgspec.msgpack.Decoder(shape) for kind, shape in _ROWS.items()}
+_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(shape) for kind, shape in _ROWS.items()
+}
 _UUID_LENGTH = 36
 
 

@@ -1,7 +1,7 @@
 """The rows on the disk: SQLite, one connection, write-ahead log, every commit synced before it counts.
 
-`synchronous=FULL` and one single connection are not tuning: the first makes a commit durable, the second keeps
-clear of SQLite's WAL-reset fault (3.7.0 to 3.51.2), which needs two.
+`synchronous=FULL` and one single connection are not tuning: the first makes a commit durable, the second
+keeps clear of SQLite's WAL-reset fault (3.7.0 to 3.51.2), which needs two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from milkrun.errors import Conflict, InputRefused, MilkrunError
+from milkrun.errors import Conflict, InputRefused, MilkrunError, StorageFailed
 from milkrun.registry.ledger import Row
 
 _FORMAT = 1
@@ -26,12 +26,6 @@ class DiskFull(MilkrunError):
     """There is no room for these writes; what was there before stays."""
 
     code = "disk-full"
-
-
-class StorageFailed(MilkrunError):
-    """The disk no longer holds what it is told to hold. Only a restart knows what is there."""
-
-    code = "storage-failed"
 
 
 class Storage:
@@ -157,7 +151,7 @@ class Storage:
     def _failed(self, error: sqlite3.Error) -> StorageFailed:
         return StorageFailed(
             f"the registry's data in {self.folder} cannot be written or read: {error}",
-            remedy="check the disk (dmesg, df), then start the registry again: it recovers what it acknowledged",
+            remedy="check the disk (dmesg, df), then start it again: it recovers all that it acknowledged",
         )
 
     @property

@@ -1,4 +1,4 @@
-"""What a blocking query waits for: one topic each, so that another service's change does not wake it. Pure."""
+"""What a blocking query waits for: a topic, so that another service's change does not wake it. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Verbs and error texts: Consul's (agent/consul/state/txn.go, observed on 1.8.7 by
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -73,7 +72,7 @@ class Draft:
 
 
 def run(store: kv.KeyValues, operations: list[TxnOp], may_lock: Callable[[str, str], bool]) -> TxnResult:
-    """The transaction's result. `may_lock(session, key)` is False under a lock-delay, and refuses a dead session."""
+    """The transaction's result. `may_lock(session, key)` is False in a lock-delay; it refuses a dead session."""
     draft = Draft(store)
     results: list[dict[str, Entry]] = []
     errors: list[TxnError] = []
@@ -95,42 +94,54 @@ def run(store: kv.KeyValues, operations: list[TxnOp], may_lock: Callable[[str, s
 
 
 def _step(draft: Draft, operation: TxnOp, may_lock: Callable[[str, str], bool]) -> list[Entry]:
-    key, value, flags, session = operation.key, operation.value, operation.flags, operation.session
-    if not key and operation.verb not in ("get-tree", "delete-tree"):
+    verb = operation.verb
+    if not operation.key and verb not in ("get-tree", "delete-tree"):
         raise _no("Must provide key")
+    if verb in ("set", "cas", "lock", "unlock"):
+        return [_put(draft, operation, may_lock)]
+    if verb in ("delete", "delete-cas", "delete-tree"):
+        _remove(draft, operation)
+        return []
+    return _look(draft, operation)
+
+
+def _put(draft: Draft, operation: TxnOp, may_lock: Callable[[str, str], bool]) -> Entry:
+    key, value, flags, session = operation.key, operation.value, operation.flags, operation.session
     match operation.verb:
         case "set":
-            return [kv.put(draft, key, value, flags)]
+            return kv.put(draft, key, value, flags)
         case "cas":
             done = kv.cas(draft, key, value, flags, operation.index)
-            return [_held(done, f'failed to set key "{key}", index is stale')]
+            return _held(done, f'failed to set key "{key}", index is stale')
         case "lock":
             if not may_lock(session, key):
                 raise _no(f'failed to lock key "{key}" due to lock delay')
             done = kv.lock(draft, key, value, flags, session)
-            return [_held(done, f'failed to lock key "{key}", lock is already held')]
-        case "unlock":
-            done = kv.unlock(draft, key, value, flags, session)
-            why = f'failed to unlock key "{key}", lock isn\'t held, or is held by another session'
-            return [_held(done, why)]
-        case "delete":
-            kv.delete(draft, key)
-        case "delete-cas":
-            if not kv.delete_cas(draft, key, operation.index):
-                raise _no(f'failed to delete key "{key}", index is stale')
-        case "delete-tree":
-            kv.delete_tree(draft, key)
-        case "get-tree":
-            return draft.under(key)
+            return _held(done, f'failed to lock key "{key}", lock is already held')
         case _:
-            return _look(draft, operation)
-    return []
+            done = kv.unlock(draft, key, value, flags, session)
+            return _held(
+                done, f'failed to unlock key "{key}", lock isn\'t held, or is held by another session'
+            )
+
+
+def _remove(draft: Draft, operation: TxnOp) -> None:
+    match operation.verb:
+        case "delete":
+            kv.delete(draft, operation.key)
+        case "delete-cas":
+            if not kv.delete_cas(draft, operation.key, operation.index):
+                raise _no(f'failed to delete key "{operation.key}", index is stale')
+        case _:
+            kv.delete_tree(draft, operation.key)
 
 
 def _look(draft: Draft, operation: TxnOp) -> list[Entry]:
     key = operation.key
     entry = draft.get(key)
     match operation.verb:
+        case "get-tree":
+            return draft.under(key)
         case "get":
             return [_held(entry, f'key "{key}" doesn\'t exist')]
         case "check-index":
@@ -160,5 +171,5 @@ def _held(entry: Entry | None, why: str) -> Entry:
     return entry
 
 
-def _no(why: Any) -> Refused:
+def _no(why: str) -> Refused:
     return Refused(409, why)

@@ -133,7 +133,7 @@ def agent_checks(catalog: Catalog, node: str, own_check: str) -> dict[str, Check
 
 
 def aggregated(checks: Iterable[Check]) -> str:
-    """The status of an instance from all its checks: maintenance, critical, warning, passing; the worst one wins."""
+    """The status of an instance from all its checks: the worst one, and maintenance before all."""
     statuses = set()
     for check in checks:
         if check.check_id == NODE_MAINTENANCE or check.check_id.startswith(SERVICE_MAINTENANCE):

@@ -203,7 +203,7 @@ def _say_what_is_not_run(engine: Engine, registered: Service, specs: list[CheckS
     for spec in specs:
         if spec.probe and engine.machine.agent.specs.get(spec.check_id) != spec:
             structlog.get_logger("registry").warning(
-                "this registry does not run such checks yet; the check keeps the status it was registered with",
+                "this registry does not run such checks yet; the check keeps the status it was given",
                 service=registered.id,
                 check=spec.check_id,
                 kind=spec.type,

@@ -9,13 +9,14 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from milkrun.errors import StorageFailed
 from milkrun.registry.engine import Engine
 from milkrun.registry.http import agent, agent_check, catalog, health, kv, session, status, txn
 from milkrun.registry.http.message import JSON, Receive, Reply, Request
 from milkrun.registry.http.route import Table
 from milkrun.registry.nouns import DATACENTER
 from milkrun.registry.refusal import Refused
-from milkrun.registry.storage import DiskFull, StorageFailed
+from milkrun.registry.storage import DiskFull
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -42,6 +43,7 @@ class App:
         self._table = Table(ROUTES)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request is answered, whatever it was."""
         try:
             reply = await self._answer(scope, receive)
         except Refused as refusal:

@@ -21,9 +21,14 @@ JITTER = 1 / 16
 
 
 async def answer(
-    engine: Engine, request: Request, topic: str, index: Callable[[], int], reply: Callable[[int], Reply]
+    engine: Engine,
+    request: Request,
+    topic: str,
+    *,
+    index: Callable[[], int],
+    reply: Callable[[int], Reply],
 ) -> Reply:
-    """The reply to a query on `topic`, at once or when the topic has moved past the index that was asked with.
+    """The reply to a query on `topic`, at once or when the topic has moved past the index asked with.
 
     `index` gives the topic's index, `reply` makes the answer that carries it.
     """

@@ -1,6 +1,6 @@
-"""Request bodies: Go's way of reading JSON. Field names count without case and underscores, null means not given.
+"""Request bodies, read as Go reads JSON: names count without case and underscores, null means not given.
 
-So `{"Name": ..}`, `{"name": ..}` and `{"enable_tag_override": ..}` are all understood, as clients send them all.
+So `{"Name": ..}`, `{"name": ..}` and `{"enable_tag_override": ..}` are understood: clients send them all.
 Unknown fields are passed over: newer clients send fields that this API does not know.
 """
 

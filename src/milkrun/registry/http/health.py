@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ async def service(engine: Engine, request: Request) -> Reply:
     def reply(index: int) -> Reply:
         return Reply.encoded(engine.replies.get(topic, (passing, tags), encode), index=index)
 
-    return await answer(engine, request, topic, lambda: engine.machine.ledger.at(topic), reply)
+    return await answer(engine, request, topic, index=lambda: engine.machine.ledger.at(topic), reply=reply)
 
 
 async def checks(engine: Engine, request: Request) -> Reply:
@@ -56,14 +57,14 @@ async def state(engine: Engine, request: Request) -> Reply:
     )
 
 
-async def topic_answer(engine: Engine, request: Request, topic: str, view: Any) -> Reply:
+async def topic_answer(engine: Engine, request: Request, topic: str, view: Callable[[], Any]) -> Reply:
     """The reply to a query whose answer is `view()`, and whose index is the topic's."""
     return await answer(
         engine,
         request,
         topic,
-        lambda: engine.machine.ledger.at(topic),
-        lambda index: Reply.json(view(), index=index),
+        index=lambda: engine.machine.ledger.at(topic),
+        reply=lambda index: Reply.json(view(), index=index),
     )
 
 

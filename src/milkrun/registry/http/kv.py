@@ -31,7 +31,9 @@ async def read(engine: Engine, request: Request) -> Reply:
             return Reply(200, entry.value or b"", b"text/plain", index, headers)
         return Reply.json([entry], index=index)
 
-    return await answer(engine, request, topics.key(key), lambda: engine.machine.kv.index_of(key), reply)
+    return await answer(
+        engine, request, topics.key(key), index=lambda: engine.machine.kv.index_of(key), reply=reply
+    )
 
 
 async def write(engine: Engine, request: Request) -> Reply:
@@ -81,7 +83,7 @@ async def _tree(engine: Engine, request: Request) -> Reply:
     def index() -> int:
         return engine.machine.kv.index_under(prefix)
 
-    return await answer(engine, request, topics.under(prefix), index, reply)
+    return await answer(engine, request, topics.under(prefix), index=index, reply=reply)
 
 
 async def _names(engine: Engine, request: Request) -> Reply:
@@ -95,7 +97,7 @@ async def _names(engine: Engine, request: Request) -> Reply:
     def index() -> int:
         return engine.machine.kv.index_under(prefix)
 
-    return await answer(engine, request, topics.under(prefix), index, reply)
+    return await answer(engine, request, topics.under(prefix), index=index, reply=reply)
 
 
 def _key(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Which handler answers which method and path. The authority over each route is written beside it, in the table."""
+"""Which handler answers which method and path, and what a token must allow for it."""
 
 from __future__ import annotations
 

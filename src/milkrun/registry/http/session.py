@@ -90,7 +90,9 @@ async def info(engine: Engine, request: Request) -> Reply:
 
 async def all_sessions(engine: Engine, request: Request) -> Reply:
     """All sessions."""
-    return await topic_answer(engine, request, topics.SESSIONS, lambda: engine.machine.sessions.of_node())
+    return await topic_answer(
+        engine, request, topics.SESSIONS, lambda: engine.machine.sessions.of_node(node=None)
+    )
 
 
 async def of_node(engine: Engine, request: Request) -> Reply:
