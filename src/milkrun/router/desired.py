@@ -68,9 +68,13 @@ class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What a router carries from one decision to the next, also over its own restart."""
+    """What a router carries from one decision to the next, also over its own restart.
+
+    `braked` are the instances that serve only because nothing explains why they vanished.
+    """
 
     state: RoutingState = RoutingState()
+    braked: frozenset[InstanceId] = frozenset()
     wish: Wish = Wish()
     commit: CommitId | None = None
     generation: int = 0
@@ -103,13 +107,15 @@ def desired(
     alarms: list[str] = []
     wish = _accepted(wish, known, held)
     valid = _valid(instances, alarms)
-    pool = _pool(valid, wish, known.state, down, alarms)
+    braked = _braked(valid, known, down, alarms)
+    pool = _pool(valid, wish, known.state, braked, alarms)
     shares = _shares(pool, wish, known.state, held)
     mark = wish.mark
     followed = mark is not None and not held
     return Decision(
         known=Known(
             state=RoutingState(shares=shares, versions=pool),
+            braked=braked,
             wish=wish,
             commit=mark.commit if mark and followed else known.commit,
             generation=mark.generation if mark and followed else known.generation,
@@ -158,16 +164,14 @@ def _pool(
     instances: list[Instance],
     wish: Wish,
     before: RoutingState,
-    down: frozenset[InstanceId],
+    braked: frozenset[InstanceId],
     alarms: list[str],
 ) -> dict[VersionName, dict[InstanceId, Server]]:
     """All servers by version, each with its mode."""
-    catalog = {instance.id: instance for instance in instances}
-    kept = _braked(catalog, before, down, alarms)
-    opened = _opened(instances, wish, kept, alarms)
+    opened = _opened(instances, wish, braked, alarms)
     pool: dict[VersionName, dict[InstanceId, Server]] = {}
     for instance in instances:
-        serve = instance.healthy or instance.id in kept or instance.id in opened
+        serve = instance.healthy or instance.id in braked or instance.id in opened
         pool.setdefault(instance.version, {})[instance.id] = Server(
             id=instance.id,
             address=instance.address,
@@ -175,42 +179,42 @@ def _pool(
             weight=instance.weight,
             mode=Mode.SERVE if serve else Mode.DRAIN,
         )
-    for name in kept - catalog.keys():
-        version = before.serving()[name]
-        pool.setdefault(version, {})[name] = before.versions[version][name]
+    serving = before.serving()
+    for name in braked - {instance.id for instance in instances}:
+        pool.setdefault(serving[name], {})[name] = before.versions[serving[name]][name]
     return {version: dict(sorted(pool[version].items())) for version in sorted(pool)}
 
 
 def _braked(
-    catalog: Mapping[InstanceId, Instance],
-    before: RoutingState,
-    down: frozenset[InstanceId],
-    alarms: list[str],
-) -> set[InstanceId]:
+    instances: list[Instance], known: Known, down: frozenset[InstanceId], alarms: list[str]
+) -> frozenset[InstanceId]:
     """The instances that go on serving although the registry no longer vouches for them (I2)."""
-    serving = set(before.serving())
-    if not serving:
-        return set()
-    vouched = {name for name in serving if name in catalog and catalog[name].healthy}
-    explained = {
-        name
-        for name in serving
-        if name in down or (name in catalog and catalog[name].health in (Health.MAINTENANCE, Health.CRITICAL))
-    }
-    vanished = serving - vouched - explained
-    others = any(instance.healthy for instance in catalog.values())
-    if not vanished or (2 * len(vanished) <= len(serving) and others):
-        return set()
-    alarms.append(
-        f"{len(vanished)} of {len(serving)} serving instances vanished with no deregistration, maintenance or"
-        f" failed probe to explain it; they go on serving while they accept connections:"
-        f" {', '.join(sorted(vanished)[:5])}"
-    )
-    return vanished
+    catalog = {instance.id: instance for instance in instances}
+    serving = known.state.serving()
+    vanished = frozenset(name for name in serving if not _accounted(catalog.get(name), down=name in down))
+    others = any(instance.healthy for instance in instances)
+    most = 2 * len(vanished) > len(serving) or not others
+    braked = vanished if most else vanished & known.braked
+    if braked:
+        alarms.append(
+            f"{len(braked)} of {len(serving)} serving instances vanished with no deregistration, maintenance or"
+            f" failed probe to explain it; they go on serving while they accept connections:"
+            f" {', '.join(sorted(braked)[:5])}"
+        )
+    return braked
+
+
+def _accounted(instance: Instance | None, *, down: bool) -> bool:
+    """Whether it is known what became of a serving instance: it is well, or there is a reason why not."""
+    if down:
+        return True
+    if instance is None:
+        return False
+    return instance.healthy or instance.health in (Health.MAINTENANCE, Health.CRITICAL)
 
 
 def _opened(
-    instances: list[Instance], wish: Wish, kept: set[InstanceId], alarms: list[str]
+    instances: list[Instance], wish: Wish, braked: frozenset[InstanceId], alarms: list[str]
 ) -> set[InstanceId]:
     """The unhealthy instances that serve all the same, because under half of the service is healthy (I5)."""
     weights = wish.weights
@@ -225,7 +229,7 @@ def _opened(
     most = max((weights.get(instance.version, 0) for instance in taking), default=0)
     stable = {instance.id for instance in taking if not weights or weights[instance.version] == most}
     opened = stable - {instance.id for instance in healthy}
-    if opened - kept:
+    if opened - braked:
         alarms.append(
             f"only {len(healthy)} of {len(taking)} instances are healthy, so all that are"
             " not in maintenance serve (the checks may be what is broken)"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -64,8 +64,8 @@ async def apps() -> AsyncIterator[dict[str, App]]:
 
 
 @pytest.fixture
-def listen() -> Iterator[tuple[str, int]]:
-    yield "127.0.0.1", free_port()
+def listen() -> tuple[str, int]:
+    return "127.0.0.1", free_port()
 
 
 @pytest.fixture(params=["fake", "haproxy"])

@@ -96,7 +96,7 @@ def test_all_zero_without_maintenance_leaves_the_last_shares():
     assert desired([instance("a")], wish(2, v1=0), before.known).state.shares == {V1: 10_000}
 
 
-# I2: empty is not truth
+# Empty is not truth (I2)
 
 
 def known(*names, version=V1):
@@ -159,7 +159,7 @@ def test_a_held_instance_is_not_held_for_ever():
     assert serving(decision.state) == {"c"}
 
 
-# I4: generations
+# Generations (I4)
 
 
 def test_an_older_generation_is_refused():
@@ -181,7 +181,7 @@ def test_weights_that_lost_their_commit_are_not_believed():
     assert after.held
 
 
-# I5: fail open
+# Fail open (I5)
 
 
 def test_under_half_healthy_everybody_but_maintenance_serves():
@@ -214,7 +214,7 @@ def test_a_canary_does_not_fail_open():
     assert decision.state.shares == {V1: 10_000}
 
 
-# I3 and I7: one poisoned instance never stops the others
+# One poisoned instance never stops the others (I3, I7)
 
 
 @pytest.mark.parametrize(
