@@ -102,7 +102,7 @@ def farm() -> Facts:
                 service=GOAT,
                 host="shed",
                 listen="127.0.0.1:8202",
-                stats="127.0.0.1:8404",
+                stats="http://127.0.0.1:8404/monitor",
                 commit=COMMIT,
                 generation=7,
                 applied_at=1000.0,

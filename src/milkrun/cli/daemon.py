@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -84,11 +85,11 @@ def log_to_stderr(part: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            structlog.processors.format_exc_info,
             _line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(
@@ -100,13 +101,13 @@ def _line(_: object, __: str, fields: structlog.typing.EventDict) -> str:
     """`time level event key=value ...`; text with spaces or quotes is quoted, and a line stays one line."""
     head = f"{fields.pop('timestamp')} {fields.pop('level'):7} {fields.pop('event')}"
     words = [f"{key}={_quoted(value)}" for key, value in fields.items()]
-    return " ".join([head.replace("\n", "\\n"), *words]) + "\n"
+    return " ".join([head.replace("\n", "\\n"), *words])
 
 
 def _quoted(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and text and not any(char in text for char in " \"'=")
-    return text if plain else ascii(text) if not text.isprintable() else f'"{text}"'
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def this_host() -> str:

@@ -117,7 +117,7 @@ def _routers(routers: list[RouterView]) -> list[str]:
                 str(router.generation),
                 str(router.reloads),
                 router_state(router),
-                f"http://{router.stats}/monitor",
+                router.stats,
             ]
             for router in routers
         ],

@@ -26,16 +26,7 @@ def summary(
         path = settings.example if settings and settings.example else "/"
         tries.append((f"curl {_reachable(router.listen)}{path}", f"one request to {router.service}"))
     tries.append((f"{command} status", "all of it in one view"))
-    for service, versions in _two_versions(environment, wishes):
-        weights = wishes[service].weights
-        (first, second) = versions
-        why = "change the shares with a commit"
-        if weights[first] == 80 and weights[second] == 20:
-            tries.append((_set(command, service, versions, (50, 50)), why))
-            why = "and back"
-        tries.append((_set(command, service, versions, (80, 20)), why))
-        tries.append((f"{command} weights {service}", "what is wanted and what is observed"))
-        break
+    tries += _shares(environment, services, wishes, command)
     width = max(len(line) for line, _ in tries)
     lines += [f"  {line.ljust(width)}  # {why}" for line, why in tries]
     lines.append("Look at:")
@@ -55,22 +46,28 @@ def front_door(environment: Environment, services: Mapping[ServiceName, ServiceS
     return (outer or names or [""])[0]
 
 
-def _two_versions(
-    environment: Environment, wishes: Mapping[ServiceName, Wish]
-) -> list[tuple[ServiceName, tuple[VersionName, VersionName]]]:
+def _shares(
+    environment: Environment,
+    services: Mapping[ServiceName, ServiceSettings],
+    wishes: Mapping[ServiceName, Wish],
+    command: str,
+) -> list[tuple[str, str]]:
+    """How to change the shares of a service with two versions, one that others need if there is one."""
     routed = {router.service for router in environment.routers.values()}
-    found = []
-    for service in sorted(
-        wishes, key=lambda name: (-len(wishes[name].weights), -_spread(wishes[name]), name)
-    ):
-        versions = sorted(wishes[service].weights)
-        if service in routed and len(versions) == 2:
-            found.append((service, (versions[0], versions[1])))
-    return found
-
-
-def _spread(wish: Wish) -> float:
-    return max(wish.weights.values(), default=0) - min(wish.weights.values(), default=0)
+    needed = {need for settings in services.values() for need in settings.needs}
+    fitting = [name for name in wishes if name in routed and len(wishes[name].weights) == 2]
+    if not fitting:
+        return []
+    service = min(fitting, key=lambda name: (name not in needed, name))
+    first, second = sorted(wishes[service].weights)
+    weights = wishes[service].weights
+    why = "change the shares with a commit"
+    tries = []
+    if weights[first] == 80 and weights[second] == 20:
+        tries.append((_set(command, service, (first, second), (50, 50)), why))
+        why = "and back"
+    tries.append((_set(command, service, (first, second), (80, 20)), why))
+    return [*tries, (f"{command} weights {service}", "what is wanted and what is observed")]
 
 
 def _set(
