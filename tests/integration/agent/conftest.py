@@ -120,9 +120,12 @@ class Farm:
     async def report(self, found, host: str = "meadow") -> AgentReport:
         def read(answer):
             pairs = [] if answer.status == 404 else msgspec.json.decode(answer.body, type=list[wire.Pair])
-            return msgspec.json.decode(pairs[0].data, type=AgentReport) if pairs else AgentReport(host=host)
+            return msgspec.json.decode(pairs[0].data, type=AgentReport) if pairs else None
 
-        return await self._seen(Watch(self.registry, f"/v1/kv/{keys.agent_report(host)}"), read, found)
+        def reported(report):
+            return report is not None and found(report)
+
+        return await self._seen(Watch(self.registry, f"/v1/kv/{keys.agent_report(host)}"), read, reported)
 
     async def slots(self, found) -> dict[str, wire.Pair]:
         def read(answer):

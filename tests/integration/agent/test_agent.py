@@ -238,8 +238,10 @@ async def test_one_broken_service_never_stops_another(farming):
 
 async def test_two_hosts_share_the_slots_and_one_takes_over_what_the_other_gave_back(farming):
     async with farming() as farm:
-        await farm.publish(wish={"1": 4})
         meadow, _ = farm.agent("meadow"), farm.agent("barn")
+        for host in ("meadow", "barn"):
+            await farm.report(lambda _: True, host)
+        await farm.publish(wish={"1": 4})
         await farm.passing(4)
         shares = [len(farm.running(host)) for host in ("meadow", "barn")]
         assert sum(shares) == 4
