@@ -86,7 +86,7 @@ class Farm:
         """`milkrun up`, once it says that everything is up."""
         process = self.start("up")
         self.ups.append(process)
-        until(process, r"is up\. Try:")
+        self.until(process, r"is up\. Try:")
         return process
 
     def git(self, *arguments: str) -> str:
@@ -103,7 +103,28 @@ class Farm:
     def processes(self) -> dict[str, int]:
         """The pids of everything of this farm that runs, by what it is."""
         found = {name: known.pid for name, known in leftovers.parts(self.folder).items()}
-        return found | {f"{one.what} {one.identity.pid}": one.identity.pid for one in leftovers.children(self.folder)}
+        return found | {
+            f"{one.what} {one.identity.pid}": one.identity.pid for one in leftovers.children(self.folder)
+        }
+
+    @staticmethod
+    def until(process: subprocess.Popen[str], pattern: str) -> str:
+        """What the process printed up to the line with the pattern."""
+        assert process.stdout
+        text = ""
+        while not re.search(pattern, text):
+            line = process.stdout.readline()
+            assert line, f"ended before {pattern!r}: {text}"
+            text += line
+        return text
+
+    @staticmethod
+    def eventually(fact: Callable[[], bool], within_s: float = 20.0) -> None:
+        """Waits until the fact is true; it is looked at, because other processes make it so."""
+        end = time.monotonic() + within_s
+        while not fact():
+            assert time.monotonic() < end, "it never came true"
+            time.sleep(0.05)
 
     def end(self) -> None:
         for process in self.ups:
@@ -116,25 +137,6 @@ class Farm:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(known.pid, signal.SIGKILL)
         leftovers.kill(self.folder)
-
-
-def until(process: subprocess.Popen[str], pattern: str) -> str:
-    """What the process printed up to the line with the pattern."""
-    assert process.stdout
-    text = ""
-    while not re.search(pattern, text):
-        line = process.stdout.readline()
-        assert line, f"ended before {pattern!r}: {text}"
-        text += line
-    return text
-
-
-def eventually(fact: Callable[[], bool], within_s: float = 20.0) -> None:
-    """Waits until the fact is true; it is looked at, because other processes make it so."""
-    end = time.monotonic() + within_s
-    while not fact():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 @pytest.fixture

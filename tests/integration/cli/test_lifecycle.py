@@ -1,0 +1,145 @@
+"""How an environment starts, survives, and ends: nothing is left behind, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+
+
+def haproxies(farm) -> set[int]:
+    return {pid for what, pid in farm.processes().items() if what.startswith("haproxy")}
+
+
+def goats(farm) -> set[int]:
+    return {pid for what, pid in farm.processes().items() if what.startswith(("goat-", "farmer-"))}
+
+
+def test_ctrl_c_stops_everything_in_order_and_leaves_nothing(farm):
+    up = farm.up()
+    assert len(goats(farm)) == 5
+    up.send_signal(signal.SIGINT)
+    text, _ = up.communicate(timeout=60)
+    assert up.returncode == 0, text
+    ended = re.findall(r"(\S+) has ended", text)
+    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert "left over" not in text
+    assert farm.processes() == {}
+    assert not farm.folder.up_file.exists()
+
+
+def test_a_second_ctrl_c_kills_at_once(farm):
+    up = farm.up()
+    up.send_signal(signal.SIGINT)
+    farm.until(up, "once more kills")
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=20)
+    assert farm.processes() == {}
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_setting(farm):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", farm.goats_stats))
+        other.listen()
+        done = farm.milkrun("up")
+    assert done.returncode == 4
+    assert f"127.0.0.1:{farm.goats_stats} is taken by" in done.stderr
+    assert f"(pid {os.getpid()})" in done.stderr
+    assert "stats in [routers.lb-goat]" in done.stderr
+    assert farm.processes() == {}
+
+
+def test_detach_returns_when_all_is_up_and_down_stops_it(farm):
+    done = farm.milkrun("up", "--detach")
+    assert done.returncode == 0, done.stderr
+    assert f"curl localhost:{farm.farmers}/milk" in done.stdout
+    assert farm.milkrun("status").returncode == 0
+    done = farm.milkrun("down")
+    assert done.returncode == 0, done.stderr
+    assert farm.processes() == {}
+    done = farm.milkrun("down")
+    assert done.returncode == 0
+    assert "nothing of" in done.stderr
+
+
+def test_a_killed_up_is_followed_by_one_that_adopts_all_that_serves_and_no_request_fails(farm):
+    first = farm.up()
+    served_by, milked = haproxies(farm), goats(farm)
+    load = farm.start("load", farm.url, "--rate", "100", "--duration", "12s", "--json")
+    first.kill()
+    first.wait()
+    assert len(farm.processes()) == 5 + len(served_by) + len(milked)
+    second = farm.up()
+    assert haproxies(farm) == served_by
+    assert goats(farm) == milked
+    done = farm.milkrun("weights", "goat", "0.0.1=1", "0.0.2=1")
+    assert done.returncode == 0, done.stderr
+    text, _ = load.communicate(timeout=60)
+    figures = json.loads(text[text.index("{") :])
+    assert figures["failures"] == {}
+    assert figures["answered"] == figures["sent"] == 1200
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=60)
+    assert farm.processes() == {}
+
+
+def test_down_stops_what_a_killed_up_left(farm):
+    up = farm.up()
+    up.kill()
+    up.wait()
+    done = farm.milkrun("down")
+    assert done.returncode == 0, done.stderr
+    ended = re.findall(r"(\S+) has ended", done.stderr)
+    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert farm.processes() == {}
+
+
+def test_down_kills_instances_whose_agent_and_up_were_killed(farm):
+    up = farm.up()
+    up.kill()
+    up.wait()
+    for name in ("agent", "lb-goat", "lb-farmer", "gitsync", "registry"):
+        os.kill(farm.processes()[name], signal.SIGKILL)
+    farm.eventually(lambda: not [name for name in farm.processes() if " " not in name])
+    assert farm.processes() != {}
+    done = farm.milkrun("down")
+    assert done.returncode == 0
+    assert "was left over: killed" in done.stderr
+    assert farm.processes() == {}
+
+
+def test_a_part_that_dies_is_started_again_and_it_is_said(farm):
+    up = farm.up()
+    pid = farm.processes()["gitsync"]
+    os.kill(pid, signal.SIGKILL)
+    assert "gitsync: killed by signal 9; starts again in" in farm.until(up, "starts again")
+    farm.eventually(lambda: farm.processes().get("gitsync") not in (None, pid))
+    done = farm.milkrun("weights", "goat", "0.0.1=1", "0.0.2=1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_registry_weights_are_committed_and_said_to_wait(farm):
+    done = farm.milkrun("weights", "goat", "0.0.1=1", "0.0.2=1")
+    assert done.returncode == 6
+    assert f"commit {farm.git('rev-parse', 'HEAD')[:7]} is made and will be served" in done.stderr
+    done = farm.milkrun("status", "--json")
+    assert done.returncode == 6
+    assert "`milkrun up` does not run in" in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "registry-unreachable"
+
+
+def test_an_instance_that_cannot_start_is_named_with_its_log_and_the_rest_comes_up(farm):
+    file = farm.path / "deploy" / "goat.json"
+    deploy = json.loads(file.read_text())
+    (farm.path / "services" / "goat.toml").write_text('command = ["false"]\n')
+    file.write_text(json.dumps(deploy))
+    farm.commit("A goat that is none")
+    up = farm.start("up")
+    farm.ups.append(up)
+    text = farm.until(up, r"is up\. Try:")
+    assert re.search(r"goat-0\.0\.1-\S+ does not start: .*; its log: \S+\.log", text)
+    done = farm.milkrun("status")
+    assert done.returncode == 7
+    assert "is in state backoff" in done.stdout
