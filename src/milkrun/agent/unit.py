@@ -16,11 +16,14 @@ import structlog
 
 from milkrun.agent import health, ports, slots
 from milkrun.agent.drain import ATTEMPT_S, AWAY_S_AT_MOST, Drain
+from milkrun.agent.health import Probe
 from milkrun.agent.life import Ended, Event, Failed, Life, Phase, Probed, Started, StopAsked, step
 from milkrun.agent.probes import Prober
 from milkrun.agent.records import Record, Records
 from milkrun.agent.registration import Entry, registration
 from milkrun.agent.units import logfile
+from milkrun.agent.units.identity import marked
+from milkrun.agent.units.listening import foreign
 from milkrun.agent.units.process import Process, kill_remains
 from milkrun.agent.units.program import Place, Program, arguments, environment
 from milkrun.consul import Registry, Session
@@ -233,6 +236,8 @@ class Unit:
         settings = record.settings.health
         while not process.exited.is_set():
             probe = await self._site.prober.probe(record.address, record.port, settings)
+            if probe.ok and self.life.phase is Phase.STARTING:
+                probe = self._own(probe)
             if not process.exited.is_set():
                 self._take(Probed(probe, settings.rise, settings.fall))
             # The order of the arguments makes NaN the shortest time.
@@ -240,6 +245,14 @@ class Unit:
             if self.life.phase is Phase.STARTING:
                 interval_s = min(interval_s, STARTING_INTERVAL_S)
             await asyncio.sleep(interval_s * (0.9 + random.random() / 10))  # noqa: S311
+
+    def _own(self, probe: Probe) -> Probe:
+        """The probe's result, unless another program gave it: one that took the port first."""
+        family = marked(str(self._site.state_dir))
+        pids = [found.identity.pid for found in family if found.instance == self.record.instance]
+        if foreign(self.record.port, pids):
+            return Probe(ok=False, reason=f"port {self.record.port} is answered by another program")
+        return probe
 
     # Stop
 

@@ -242,7 +242,8 @@ async def test_two_hosts_share_the_slots_and_one_takes_over_what_the_other_gave_
         for host in ("meadow", "barn"):
             await farm.report(lambda _: True, host)
         await farm.publish(wish={"1": 4})
-        await farm.passing(4)
+        # Both choose ports of one machine here: who loses a race for one gives it up and claims anew.
+        await farm.instances(lambda found: [one.healthy for one in found] == [True] * 4)
         shares = [len(farm.running(host)) for host in ("meadow", "barn")]
         assert sum(shares) == 4
         assert all(shares), "one host took every slot"
@@ -260,3 +261,25 @@ async def test_a_port_that_is_taken_meanwhile_is_given_up(farming):
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
         async with server:
             await farm.report(lambda report: [unit.port for unit in report.units] == [port + 1])
+
+
+async def test_a_stranger_who_answers_on_its_port_does_not_make_it_healthy(farming):
+    """The instance never listens; a program that comes later on the same port answers 200 to the probe."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1}, command=["{python}", "-c", "import time; time.sleep(60)"])
+        farm.agent()
+        report = await farm.report(lambda report: states(report) == ["starting"])
+        port = report.units[0].port
+        async with await asyncio.start_server(answer, "127.0.0.1", port):
+            why = f"port {port} is answered by another program"
+            report = await farm.report(lambda report: report.units[0].reason == why)
+        assert states(report) == ["starting"]
+        assert await farm.instances(lambda _: True) == []
