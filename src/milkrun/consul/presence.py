@@ -109,7 +109,7 @@ class Presence:
 
     async def _written(self) -> bool:
         if not self._report or not self.session.id:
-            return not self._report
+            return True  # there is nothing to write yet, or the new session will ask for it
         try:
             if await self._registry.put(self._report_key, self._report, acquire=self.session.id):
                 return True
