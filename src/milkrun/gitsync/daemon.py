@@ -20,7 +20,16 @@ from milkrun.gitsync import tree
 from milkrun.gitsync.publish import LostLock, Outcome, Publisher
 from milkrun.gitsync.tree import Wanted
 from milkrun.model import CommitMark, SyncReport
-from milkrun.repository import Mirror, Repository, Sight, Tip, is_remote, local_tips, mirrored_tips
+from milkrun.repository import (
+    Mirror,
+    QuickReader,
+    Repository,
+    Sight,
+    Tip,
+    is_remote,
+    local_tips,
+    mirrored_tips,
+)
 
 REASSERT_S = 10.0
 FIRST_RETRY_S = 0.05
@@ -36,7 +45,7 @@ async def run(
     """
     _make(state_dir)
     source, sights, shown = await _source(repository, branch, state_dir, poll_s)
-    async with Registry(address) as registry:
+    async with source, Registry(address) as registry:
         presence = Presence(registry, component("milkrun-gitsync", host, "", 0), keys.SYNC_REPORT, state_dir)
         sync = Sync(registry, presence, source, repository=shown, branch=branch)
         try:
@@ -53,7 +62,7 @@ class Sync:
     """The loop between one repository and one registry. Only the holder of the report's lock writes."""
 
     def __init__(
-        self, registry: Registry, presence: Presence, source: Repository, *, repository: str, branch: str
+        self, registry: Registry, presence: Presence, source: QuickReader, *, repository: str, branch: str
     ) -> None:
         self._registry = registry
         self._presence = presence
@@ -183,14 +192,14 @@ class Sync:
 
 async def _source(
     repository: Path | str, branch: str, state_dir: Path, poll_s: float
-) -> tuple[Repository, AsyncIterator[Sight], str]:
+) -> tuple[QuickReader, AsyncIterator[Sight], str]:
     """The repository on this machine to read from, its branch's sights, and its name for people."""
     if isinstance(repository, str) and is_remote(repository):
         folder = state_dir / f"mirror-{hashlib.sha256(repository.encode()).hexdigest()[:12]}"
         mirror = Mirror(repository, folder, branch)
-        return await mirror.open(), mirrored_tips(mirror, poll_s), mirror.shown
-    local = await Repository.open(Path(repository))
-    return local, local_tips(local, branch), str(local.folder)
+        return QuickReader(await mirror.open()), mirrored_tips(mirror, poll_s), mirror.shown
+    local = QuickReader(await Repository.open(Path(repository)))
+    return local, local_tips(local, branch), str(local.repository.folder)
 
 
 def _make(state_dir: Path) -> None:

@@ -2,12 +2,14 @@
 
 from milkrun.repository.commit import commit_file, create
 from milkrun.repository.mirror import Mirror, is_remote, shown_url
+from milkrun.repository.quick import QuickReader
 from milkrun.repository.reading import File, Repository, Tip
 from milkrun.repository.tips import Sight, local_tips, mirrored_tips
 
 __all__ = [
     "File",
     "Mirror",
+    "QuickReader",
     "Repository",
     "Sight",
     "Tip",

@@ -95,7 +95,9 @@ class Git:
             raise _failed(self._folder, arguments, status, said)
         return Done(status, out)
 
-    async def start(self, *arguments: str, variables: Mapping[str, str] | None = None) -> Process:
+    async def start(
+        self, *arguments: str, variables: Mapping[str, str] | None = None, stderr: int = PIPE
+    ) -> Process:
         """A git process of its own group, to talk with. The caller has to `end` it."""
         try:
             return await asyncio.create_subprocess_exec(
@@ -104,7 +106,7 @@ class Git:
                 *arguments,
                 stdin=PIPE,
                 stdout=PIPE,
-                stderr=PIPE,
+                stderr=stderr,
                 env=_environment() | dict(variables or {}),
                 start_new_session=True,
             )

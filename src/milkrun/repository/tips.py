@@ -12,6 +12,7 @@ import msgspec
 
 from milkrun.errors import MilkrunError
 from milkrun.repository.mirror import Mirror
+from milkrun.repository.quick import QuickReader
 from milkrun.repository.reading import Repository, Tip
 
 LOOK_S = 0.02
@@ -27,21 +28,28 @@ class Sight(msgspec.Struct, frozen=True):
     trouble: str = ""
 
 
-async def local_tips(repository: Repository, branch: str) -> AsyncIterator[Sight]:
+async def local_tips(reader: QuickReader, branch: str) -> AsyncIterator[Sight]:
     """Each new sight of a branch of a repository on this machine. Never ends.
 
-    Looks every 20 ms at the files that git replaces when it moves a branch, and asks git itself when one of
-    them changed, and every 2 s in any case.
+    Looks every 20 ms at the files that git replaces when it moves a branch, and asks when one of them changed.
+    Every 2 s, and after trouble, it asks a new git process: the open ones cannot see that the whole folder was
+    put in place of another.
     """
     loop = asyncio.get_running_loop()
     sight: Sight | None = None
     signature: _Signature = ()
     asked = -ASK_S
     while True:
-        seen = _signature(repository.common_dir, branch)
-        if seen != signature or loop.time() - asked >= ASK_S:
-            signature, asked = seen, loop.time()
-            new = await _look(repository, branch, sight)
+        seen = _signature(reader.repository.common_dir, branch)
+        due = loop.time() - asked >= ASK_S
+        if seen != signature or due:
+            signature = seen
+            careful = due or sight is None or bool(sight.trouble)
+            if careful:
+                asked = loop.time()
+            new = await _look(reader.repository if careful else reader, branch, sight)
+            if careful and new != sight:
+                await reader.close()
             if new != sight:
                 sight = new
                 yield new
@@ -62,12 +70,12 @@ async def mirrored_tips(mirror: Mirror, poll_s: float) -> AsyncIterator[Sight]:
         await asyncio.sleep(poll_s * (0.75 + random.random() / 2))  # noqa: S311 (jitter, no secret)
 
 
-async def _look(repository: Repository, branch: str, last: Sight | None) -> Sight:
+async def _look(source: Repository | QuickReader, branch: str, last: Sight | None) -> Sight:
     try:
-        return Sight(await repository.tip(branch))
+        return Sight(await source.tip(branch))
     except MilkrunError as error:
-        gone = _stat(repository.folder) is None
-        trouble = f"the folder {repository.folder} is gone" if gone else error.message
+        folder = (source.repository if isinstance(source, QuickReader) else source).folder
+        trouble = f"the folder {folder} is gone" if _stat(folder) is None else error.message
         return Sight(last.tip if last else None, trouble=trouble)
 
 

@@ -7,7 +7,16 @@ import pytest
 
 from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound, PartMissing, TimedOut
 from milkrun.model import CommitId
-from milkrun.repository import Mirror, Repository, commit_file, create, is_remote, local_tips, mirrored_tips
+from milkrun.repository import (
+    Mirror,
+    QuickReader,
+    Repository,
+    commit_file,
+    create,
+    is_remote,
+    local_tips,
+    mirrored_tips,
+)
 from milkrun.repository.git import Git
 
 GOAT = b'{"version=0.0.1": {"weight": 1}}\n'
@@ -390,6 +399,85 @@ async def test_a_folder_becomes_a_repository_with_all_its_files(tmp_path):
     assert git(tmp_path / "farm", "log", "-1", "--format=%an <%ae> %s") == "milkrun <milkrun@localhost> Start"
 
 
+# The quick reader
+
+
+@pytest.fixture
+async def reader(farm):
+    async with QuickReader(await Repository.open(farm)) as reader:
+        yield reader
+
+
+async def same(reader: QuickReader) -> str:
+    """The quick reader tells the same as a new git process does; gives the tip."""
+    repository = reader.repository
+    tip = await reader.tip("main")
+    assert tip == await repository.tip("main")
+    assert await reader.generation(tip.commit) == await repository.generation(tip.commit)
+    for under in ((), ("deploy", "milkrun.toml"), ("nothing",)):
+        files = await reader.files(tip.commit, *under)
+        assert files == await repository.files(tip.commit, *under)
+        plain = [file for file in files.values() if file.plain]
+        assert await reader.contents(plain) == await repository.contents(plain)
+    return tip.commit
+
+
+async def test_the_quick_reader_tells_what_git_tells(farm, reader):
+    await same(reader)
+    (farm / os.fsdecode(b"deploy/\xff\n.json")).write_bytes(b"odd")
+    (farm / "link").symlink_to("deploy")
+    write(farm, "deploy/a/b/c.json", b"")
+    git(farm, "add", "-A")
+    git(farm, "update-index", "--add", "--cacheinfo", f"160000,{git(farm, 'rev-parse', 'HEAD')},sub")
+    git(farm, "commit", "-qm", "odd\n\ntree not-a-tree\nparent neither")
+    await same(reader)
+    git(farm, "checkout", "-q", "-b", "side", "HEAD^")
+    git(farm, "commit", "-q", "--allow-empty", "-m", "side")
+    git(farm, "checkout", "-q", "main")
+    git(farm, "commit", "-q", "--allow-empty", "-m", "main")
+    await same(reader)
+    git(farm, "merge", "-q", "--no-edit", "side")
+    await same(reader)
+    git(farm, "gc", "-q")
+    await same(reader)
+    git(farm, "commit", "-q", "--amend", "--allow-empty", "-m", "amended")
+    await same(reader)
+    git(farm, "reset", "-q", "--hard", "HEAD~2")
+    await same(reader)
+
+
+async def test_the_quick_reader_starts_no_program_for_a_next_commit(farm, reader, monkeypatch, tmp_path):
+    await same(reader)
+    git(farm, "commit", "-q", "--allow-empty", "-m", "next")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tip = await reader.tip("main")
+    assert await reader.generation(tip.commit) == 2
+    files = await reader.files(tip.commit, "deploy")
+    assert await reader.contents(files.values())
+
+
+async def test_the_quick_reader_outlives_its_processes(farm, reader):
+    await same(reader)
+    process = reader._objects._process
+    process.kill()
+    await process.wait()
+    await same(reader)
+    with pytest.raises(NotFound):
+        await reader.tip("next")
+    await same(reader)
+
+
+async def test_a_question_that_was_cut_short_does_not_spoil_the_next_answer(farm, reader):
+    head = await same(reader)
+    for _ in range(5):
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(reader.files(head))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            asked.cancel()
+    await same(reader)
+
+
 # Watching
 
 
@@ -397,8 +485,8 @@ async def next_of(iterator):
     return await asyncio.wait_for(anext(iterator), 10)
 
 
-async def test_each_new_tip_of_a_local_branch_is_seen(farm):
-    sights = local_tips(await Repository.open(farm), "main")
+async def test_each_new_tip_of_a_local_branch_is_seen(farm, reader):
+    sights = local_tips(reader, "main")
     first = await next_of(sights)
     assert first.tip.commit == git(farm, "rev-parse", "HEAD")
     for how in (("commit", "-q", "--allow-empty", "-m", "x"), ("pack-refs", "--all"), ("gc", "-q")):
@@ -410,8 +498,8 @@ async def test_each_new_tip_of_a_local_branch_is_seen(farm):
     await sights.aclose()
 
 
-async def test_a_branch_that_cannot_be_read_is_trouble_and_its_last_tip_stays(farm):
-    sights = local_tips(await Repository.open(farm), "main")
+async def test_a_branch_that_cannot_be_read_is_trouble_and_its_last_tip_stays(farm, reader):
+    sights = local_tips(reader, "main")
     first = await next_of(sights)
     farm.rename(farm.with_name("away"))
     sight = await next_of(sights)
@@ -419,6 +507,22 @@ async def test_a_branch_that_cannot_be_read_is_trouble_and_its_last_tip_stays(fa
     assert "is gone" in sight.trouble
     farm.with_name("away").rename(farm)
     assert await next_of(sights) == first
+    await sights.aclose()
+
+
+async def test_a_repository_put_in_place_of_another_is_seen(farm, reader, tmp_path):
+    git(tmp_path, "clone", "-q", str(farm), "other")
+    git(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "x")
+    sights = local_tips(reader, "main")
+    await next_of(sights)
+    await same(reader)
+    farm.rename(tmp_path / "away")
+    (tmp_path / "other").rename(farm)
+    sight = await next_of(sights)
+    if sight.trouble:  # it was seen between the two
+        sight = await next_of(sights)
+    assert sight.tip.commit == git(farm, "rev-parse", "HEAD")
+    await same(reader)
     await sights.aclose()
 
 
