@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -44,9 +45,8 @@ def _labels(document: Any) -> list[Label]:
             inner = place.values()
         elif isinstance(place, list):
             inner = place
-        room = _OBJECTS_AT_MOST - len(places)
-        if room > 0:
-            places.extend([value for value in inner if isinstance(value, dict | list)][:room])
+        inside = (value for value in inner if isinstance(value, dict | list))
+        places.extend(islice(inside, _OBJECTS_AT_MOST - len(places)))
     return found
 
 

@@ -172,10 +172,11 @@ async def test_connections_are_used_as_asked():
     assert await used(load.Connections.ONE_SHOT) == (40, 0)
     connections, reused = await used(load.Connections.KEEP_ALIVE)
     assert connections + reused == 40
-    assert reused >= 20
+    assert reused >= 1
     connections, reused = await used(load.Connections.BOTH)
-    assert connections >= 21
-    assert 10 <= reused <= 19
+    assert connections + reused == 40
+    assert connections >= 21  # 20 of their own, and at least one that is kept
+    assert reused >= 1
 
 
 async def test_an_error_status_is_failed_and_a_redirect_is_not_followed():
