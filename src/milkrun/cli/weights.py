@@ -68,7 +68,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[VersionName, float]:
 
     found: dict[VersionName, float] = {}
     for pair in pairs:
-        name, equals, number = pair.partition("=")
+        name, equals, number = pair.rpartition("=")
         try:
             weight = float(number)
         except ValueError:

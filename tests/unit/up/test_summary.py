@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from milkrun.model import VersionWish, Wish
+from milkrun.settings.environment import Environment, RouterSettings
+from milkrun.settings.folder import Folder
+from milkrun.settings.service import ServiceSettings
+from milkrun.up.run import command_from
+from milkrun.up.summary import front_door, summary
+
+ENVIRONMENT = Environment(
+    name="dairy-farm",
+    routers={
+        "lb-goat": RouterSettings(service="goat", listen="127.0.0.1:8202", stats="127.0.0.1:8404"),
+        "lb-farmer": RouterSettings(service="farmer", listen="127.0.0.1:8212", stats="127.0.0.1:8414"),
+    },
+)
+SERVICES = {
+    "goat": ServiceSettings(command=["x"], example="/milk"),
+    "farmer": ServiceSettings(command=["x"], needs=["goat"], example="/milk"),
+}
+
+
+def wish(first: float, second: float) -> Wish:
+    return Wish(versions={"0.0.1": VersionWish(weight=first), "0.0.2": VersionWish(weight=second)})
+
+
+def test_the_farm_says_what_to_try_and_where_to_look():
+    wishes = {"goat": wish(80, 20), "farmer": wish(50, 50)}
+    assert summary(ENVIRONMENT, SERVICES, wishes, command="milkrun") == [
+        "dairy-farm is up. Try:",
+        "  curl localhost:8212/milk                # one request to farmer",
+        "  milkrun status                          # all of it in one view",
+        "  milkrun weights goat 0.0.1=50 0.0.2=50  # change the shares with a commit",
+        "  milkrun weights goat 0.0.1=80 0.0.2=20  # and back",
+        "  milkrun weights goat                    # what is wanted and what is observed",
+        "Look at:",
+        "  registry   http://127.0.0.1:8500/v1/catalog/services",
+        "  lb-farmer  http://127.0.0.1:8414/monitor",
+        "  lb-goat    http://127.0.0.1:8404/monitor",
+    ]
+
+
+def test_an_environment_without_routers_or_versions_still_has_something_to_say():
+    lines = summary(Environment(name="x"), {}, {}, command="milkrun")
+    assert lines[1].split() == ["milkrun", "status", "#", "all", "of", "it", "in", "one", "view"]
+
+
+def test_the_front_door_is_the_one_that_nobody_inside_needs():
+    assert front_door(ENVIRONMENT, SERVICES) == "lb-farmer"
+    circle = {**SERVICES, "goat": ServiceSettings(command=["x"], needs=["farmer"])}
+    assert front_door(ENVIRONMENT, circle) == "lb-farmer"
+    assert front_door(Environment(name="x"), {}) == ""
+
+
+def test_the_command_works_from_where_the_person_is():
+    farm = Folder(Path("/home/me/farm"))
+    assert command_from("milkrun", farm, Path("/home/me/farm")) == "milkrun"
+    assert command_from("milkrun", farm, Path("/home/me/farm/deploy")) == "milkrun"
+    assert command_from("milkrun", farm, Path("/home/me")) == "milkrun --env farm"
+    assert command_from("milkrun", farm, Path("/tmp")) == "milkrun --env /home/me/farm"
