@@ -1,9 +1,37 @@
-# setup: a .venv with milkrun and all that the tests need; demo: the dairy farm, now.
+# make demo    the dairy farm on this machine, now (Ctrl-C drains and stops it)
+# make test    all tests that this machine can run; it names what it leaves out
+# make check   lint, types, and the walls between the rooms
+# make soak    the long form of the proofs
+# make bench   the figures in docs/figures.md
+# make setup   .venv with milkrun and all that the tests need
+# make lock    the locked versions anew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo check test lock clean
+.PHONY: demo test check soak bench setup lock clean
+
+demo: setup
+	@test -d dairy-farm || $(BIN)/milkrun init dairy-farm --template dairy
+	@$(BIN)/milkrun up dairy-farm
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+soak: setup
+	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos
+
+bench: setup
+	$(BIN)/python benchmarks/change_to_traffic.py
+
+clean:
+	rm -rf $(VENV) .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 
 setup: $(VENV)/.ready
 

@@ -38,16 +38,17 @@ class Process:
         self._folder = folder
         self._binary = binary
         self._identity: Identity | None = None
-        self._child: subprocess.Popen[bytes] | None = None
         self.admin = RuntimeSocket(folder, ADMIN_SOCKET)
         self.master = RuntimeSocket(folder, MASTER_SOCKET)
         self._log = structlog.get_logger("haproxy")
 
     def running(self) -> bool:
         """Whether the master that this router started, or took over, still runs."""
-        if self._child is not None:
-            self._child.poll()  # reaps it
-        return self._identity is not None and _started(self._identity.pid) == self._identity.started
+        if self._identity is None:
+            return False
+        with contextlib.suppress(ChildProcessError):  # a former router's child is not ours to reap
+            os.waitpid(self._identity.pid, os.WNOHANG)
+        return _started(self._identity.pid) == self._identity.started
 
     def adopt(self) -> bool:
         """True when the master that a former router started still runs: it is ours now, untouched."""
@@ -76,19 +77,26 @@ class Process:
         for host, port in ports:
             refuse_taken(host, port)
         self.check()
-        log = (self._folder / "haproxy.log").open("ab")
-        with log:
-            self._child = subprocess.Popen(
-                [self._binary.path, "-W", "-S", f"unix@{MASTER_SOCKET},mode,600", "-f", CONFIG_FILE],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._identity = Identity(pid=self._child.pid, started=_started(self._child.pid) or 0)
+        pid = self._spawn()
+        self._identity = Identity(pid=pid, started=_started(pid) or 0)
         disk.write(self._folder / "process.json", msgspec.json.encode(self._identity))
         await self._answers()
+
+    def _spawn(self) -> int:
+        """The pid of a master in a session of its own, so that what ends the router does not end it."""
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        program = [self._binary.path, "-W", "-S", f"unix@{MASTER_SOCKET},mode,600", "-f", CONFIG_FILE]
+        return os.posix_spawn(
+            self._binary.path,
+            [*program, "-C", str(self._folder)],
+            {"PATH": os.environ.get("PATH", os.defpath)},  # no token of ours in its environment
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self._folder / "haproxy.log"), append, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
 
     async def _answers(self) -> None:
         last: DataPlaneError | None = None
