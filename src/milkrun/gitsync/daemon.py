@@ -156,7 +156,7 @@ class Sync:
             commit=mark.commit,
             generation=mark.generation,
             refused=refused,
-            trouble="; ".join(outcome.troubles),
+            trouble=outcome.trouble,
         )
         if report == self._report:
             return
@@ -169,7 +169,7 @@ class Sync:
                     why=refusal.reason,
                     commit=mark.commit[:10],
                 )
-        if mark.commit != self._report.commit:
+        if mark.commit != self._report.commit and not outcome.troubles:
             self._log.info(
                 "in force", commit=mark.commit[:10], generation=mark.generation, refused=len(refused)
             )

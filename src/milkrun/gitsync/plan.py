@@ -88,7 +88,7 @@ def plan_wish(service: ServiceName, wish: Wish | None, pairs: Iterable[Pair], ma
     stored = there.get(guard)
     before = _decoded(stored, OwnedMark)
     if before and before.generation > mark.generation:
-        return _older(str(service), before, mark)
+        return _older(before, mark)
     owned = _owned(service, before)
     if wish is None:
         if not before:
@@ -124,7 +124,7 @@ def plan_published(key: str, published: Any, stored: Pair | None) -> Decision:
     if before and before.settings == published.settings:
         return InSync()
     if before and before.mark.generation > published.mark.generation:
-        return _older(key, before.mark, published.mark)
+        return _older(before.mark, published.mark)
     return Change(guard=key, index=_index(stored), value=msgspec.json.encode(published))
 
 
@@ -132,7 +132,7 @@ def plan_unpublished(stored: Pair, mark: CommitMark, shape: Any) -> Decision:
     """What to do with published settings whose file is no longer there at the commit `mark`."""
     before = _decoded(stored, shape)
     if before and before.mark.generation > mark.generation:
-        return _older(stored.key, before.mark, mark)
+        return _older(before.mark, mark)
     return Change(guard=stored.key, index=stored.modify_index, value=None)
 
 
@@ -155,11 +155,11 @@ def _bounded(change: Change) -> Decision:
     )
 
 
-def _older(what: str, before: CommitMark, mark: CommitMark) -> Held:
+def _older(before: CommitMark, mark: CommitMark) -> Held:
     return Held(
-        f"{what}: the registry has {before.commit[:10]}, {before.generation} commits into the history, and git "
-        f"is at {mark.commit[:10]}, only {mark.generation} into it; an older state is not written over a newer "
-        "one (`git revert` takes a change back)"
+        f"the registry has the commit {before.commit[:10]} (number {before.generation} in the history) and git "
+        f"went back to {mark.commit[:10]} (number {mark.generation}); an older state is not written over a "
+        "newer one: `git revert` takes a change back with a new commit"
     )
 
 

@@ -40,10 +40,18 @@ class LostLock(MilkrunError):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came of one pass: files that turned out not to be publishable, and what else went wrong."""
+    """What came of one pass: files that turned out not to be publishable, and what else went wrong with which."""
 
     refused: list[Refusal] = []
-    troubles: list[str] = []
+    troubles: list[tuple[str, str]] = []
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong, in one line; the same thing is said once for all its files."""
+        files: dict[str, list[str]] = {}
+        for file, why in sorted(self.troubles):
+            files.setdefault(why, []).append(file)
+        return "; ".join(f"{', '.join(names)}: {why}" for why, names in files.items())
 
 
 class Publisher:
@@ -64,7 +72,7 @@ class Publisher:
         await self._all(await self._settings_steps(wanted, mark, outcome), mark, outcome)
         names = [*wanted.wishes, *await self._gone(wanted, mark, outcome)]
         await self._all(
-            [(f"deploy/{name}.json", self._wish(name, wanted, mark)) for name in names], mark, outcome
+            [(_deploy_file(name), self._wish(name, wanted, mark)) for name in names], mark, outcome
         )
         return outcome
 
@@ -83,7 +91,7 @@ class Publisher:
                 steps.append((_service_file(key), self._published(key, service)))
         gone = [key for key in there if _service_file(key) not in wanted.kept]
         if gone and not wanted.services and not _any_kept(wanted, "services/"):
-            outcome.troubles.append(_looks_empty("services/", mark, gone))
+            outcome.troubles.append(("services/", _looks_empty(mark, map(_service_file, gone))))
         else:
             steps += [(_service_file(key), self._unpublished(key, mark)) for key in gone]
         return steps
@@ -115,12 +123,12 @@ class Publisher:
         gone = []
         for folder in await self._registry.folders():
             name = _as_service(folder)
-            if not name or name in wanted.wishes or f"deploy/{name}.json" in wanted.kept:
+            if not name or name in wanted.wishes or _deploy_file(name) in wanted.kept:
                 continue
             if plan.is_published(await self._registry.get(keys.commit(name))):
                 gone.append(name)
         if gone and not wanted.wishes and not _any_kept(wanted, "deploy/"):
-            outcome.troubles.append(_looks_empty("deploy/", mark, gone))
+            outcome.troubles.append(("deploy/", _looks_empty(mark, map(_deploy_file, gone))))
             return []
         return gone
 
@@ -148,15 +156,15 @@ class Publisher:
                         outcome.refused.append(Refusal(file=file, line=0, reason=why, commit=mark.commit))
                         return
                     case Held(why=why):
-                        outcome.troubles.append(f"{file}: {why}")
+                        outcome.troubles.append((file, why))
                         return
                     case Change() as change:
                         if await self._written(change, file, mark):
                             return
                 await asyncio.sleep(TRY_AGAIN_S * (0.5 + random.random()))  # noqa: S311 (jitter, no secret)
-            outcome.troubles.append(f"{file}: its keys change under our hands; tried {TRIES} times")
+            outcome.troubles.append((file, f"its keys change under our hands; tried {TRIES} times"))
         except RegistryRefused as error:
-            outcome.troubles.append(f"{file}: {error.message}")
+            outcome.troubles.append((file, error.message))
 
     async def _written(self, change: Change, file: str, mark: CommitMark) -> bool:
         """True when the change is made; False when its guard was written since it was read."""
@@ -172,9 +180,9 @@ class Publisher:
             self._log.warning("keys that were changed by hand are as git says again", file=file, keys=changed)
         elif change.puts or change.deletes or not change.index or change.value is None:
             puts = {key: value.decode() for key, value in change.puts.items()}
-            self._log.info(
-                "published", file=file, commit=mark.commit[:10], set=puts, deleted=sorted(change.deletes)
-            )
+            gone = {"deleted": [*change.deletes, *([] if change.value else [change.guard])]}
+            fields = ({"set": puts} if puts else {}) | (gone if gone["deleted"] else {})
+            self._log.info("published", file=file, commit=mark.commit[:10], **fields)
         return True
 
 
@@ -189,15 +197,19 @@ def _operations(change: Change, session: str) -> list[dict[str, Any]]:
     return [kv_check_session(keys.SYNC_REPORT, session), guard, *deletes, *puts]
 
 
-def _looks_empty(folder: str, mark: CommitMark, gone: Iterable[str]) -> str:
+def _looks_empty(mark: CommitMark, gone: Iterable[str]) -> str:
     return (
-        f"the commit {mark.commit[:10]} has no files in {folder} at all, so nothing was taken away "
-        f"({', '.join(sorted(gone))}); if that is meant, delete these keys in the registry"
+        f"the commit {mark.commit[:10]} has no files there at all, so nothing was taken away of what was there "
+        f"({', '.join(sorted(gone))}); if that is meant, delete its keys in the registry"
     )
 
 
 def _any_kept(wanted: Wanted, folder: str) -> bool:
     return any(path.startswith(folder) for path in wanted.kept)
+
+
+def _deploy_file(name: str) -> str:
+    return f"deploy/{name}.json"
 
 
 def _service_file(key: str) -> str:

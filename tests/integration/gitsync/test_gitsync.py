@@ -9,8 +9,9 @@ import pytest
 
 from milkrun.consul import Address, Registry, Session, catalog, keys
 from milkrun.errors import InputRefused, NotFound
-from milkrun.gitsync import daemon
-from milkrun.model import ServiceName, SyncReport, VersionName, Wish
+from milkrun.gitsync import daemon, tree
+from milkrun.gitsync.publish import LostLock, Outcome, Publisher
+from milkrun.model import CommitMark, ServiceName, SyncReport, VersionName, Wish
 from milkrun.repository import Repository, commit_file
 from milkrun.settings.environment import PublishedEnvironment
 from milkrun.settings.service import PublishedService
@@ -201,7 +202,8 @@ async def test_what_leaves_git_leaves_the_registry_but_never_all_of_it(farm, reg
         assert [pair.key for pair in await registry.entries("goat/")] == ["goat/feed"]
         empty = commit(farm, deploy__farmer_json=None)
         said = await reported(registry, empty)
-        assert "no files in deploy/ at all" in said.trouble
+        assert "deploy/: the commit" in said.trouble
+        assert "(deploy/farmer.json)" in said.trouble
         assert (await wish(registry, FARMER)).mark.commit == less
         assert (await registry.get("goat/feed")).data == b"hay"
         back = commit(farm, deploy__farmer_json=weights(1, 1), services__goat_toml=None)
@@ -233,7 +235,7 @@ async def test_an_older_history_is_not_written_over_a_newer_one(farm, registry, 
         await reported(registry, second)
         git(farm, "reset", "-q", "--hard", first)
         said = await reported(registry, first, trouble="is not written over a newer one")
-        assert "deploy/goat.json" in said.trouble
+        assert said.trouble.startswith("deploy/farmer.json, deploy/goat.json: the registry has the commit")
         assert (await wish(registry)).mark.commit == second
         commit(farm)
         third = commit(farm, deploy__goat_json=weights(5, 6))
@@ -258,10 +260,6 @@ async def test_only_one_gitsync_writes(farm, registry, tmp_path):
 
 
 async def test_a_gitsync_that_lost_its_lock_unawares_writes_nothing(farm, registry, tmp_path):
-    from milkrun.gitsync import tree
-    from milkrun.gitsync.publish import LostLock, Publisher
-    from milkrun.model import CommitMark
-
     repository = await Repository.open(farm)
     head = await repository.head("main")
     files = await repository.files(head)
@@ -277,6 +275,42 @@ async def test_a_gitsync_that_lost_its_lock_unawares_writes_nothing(farm, regist
     await registry.put(keys.SYNC_REPORT, b"{}", acquire=session.id)
     await publisher.publish(wanted, CommitMark(commit=head, generation=1))
     assert (await wish(registry)).mark.commit == head
+
+
+@pytest.mark.parametrize("before", [keys.ENVIRONMENT, "goat/commit"])
+async def test_a_gitsync_that_stood_still_between_reading_and_writing_changes_nothing(
+    farm, registry, tmp_path, before
+):
+    """I4: what was read is stale when it is written; the newer commit that came between stays."""
+    repository = await Repository.open(farm)
+    first = git(farm, "rev-parse", "HEAD")
+    second = commit(farm, milkrun_toml='name = "new"', deploy__goat_json=weights(1, 2))
+    session = Session(registry, "one", behavior="delete")
+    await session.ensure()
+    await registry.put(keys.SYNC_REPORT, b"{}", acquire=session.id)
+
+    async def publish(through: Registry, head: str, generation: int) -> Outcome:
+        files = await repository.files(head)
+        wanted = tree.wanted(files, await repository.contents(files.values()), head)
+        mark = CommitMark(commit=head, generation=generation)
+        return await Publisher(through, lambda: session.id).publish(wanted, mark)
+
+    class Stopping(Registry):
+        stopped = False
+
+        async def txn(self, operations):
+            if not self.stopped and any(operation["KV"]["Key"] == before for operation in operations):
+                self.stopped = True
+                await publish(registry, second, 2)
+            return await super().txn(operations)
+
+    async with Stopping(registry.address) as stopping:
+        outcome = await publish(stopping, first, 1)
+    assert "older state" in outcome.trouble
+    goat = await wish(registry)
+    assert (goat.weights["0.0.1"], goat.mark.commit) == (1, second)
+    environment = await registry.get(keys.ENVIRONMENT)
+    assert msgspec.json.decode(environment.data, type=PublishedEnvironment).settings.name == "new"
 
 
 async def test_git_in_trouble_leaves_the_registry_as_it_is(farm, registry, tmp_path):
