@@ -3,10 +3,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+import pytest
+
+from milkrun.agent.daemon import run
+from milkrun.agent.registration import registration
+from milkrun.agent.units.identity import identity, marked
 from milkrun.consul import keys
+from milkrun.errors import Conflict
 from milkrun.model import Health, InstanceTraffic
 from milkrun.settings.service import HealthSettings, StopSettings
 
+GOAT = Path(__file__).parent / "goat.py"
 SLOW_DRAIN = StopSettings(drain_limit_s=60, stop_limit_s=5)
 
 
@@ -33,6 +41,9 @@ async def test_it_runs_registers_and_stops_what_git_asks_for(farming):
         assert await farm.instances(lambda _: True) == []
         assert await farm.instances(lambda _: True, "milkrun-agent") == []
         assert await farm.slots(lambda _: True) == {}
+        # Given back, not torn away with the session: no lock delay keeps another host from it.
+        other = await farm.registry.create_session("barn", ttl_s=15, behavior="delete", lock_delay_s=0)
+        assert await farm.registry.put(keys.slot("goat", "0.0.1+b", 0), b"", acquire=other)
         assert list((farm.state("meadow") / "units").iterdir()) == []
 
 
@@ -283,3 +294,99 @@ async def test_a_stranger_who_answers_on_its_port_does_not_make_it_healthy(farmi
             report = await farm.report(lambda report: report.units[0].reason == why)
         assert states(report) == ["starting"]
         assert await farm.instances(lambda _: True) == []
+
+
+async def test_a_drain_that_the_agents_death_broke_off_is_ended_by_the_next(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1}, stop=SLOW_DRAIN)
+        process = farm.agent_process()
+        (one,) = await farm.passing(1)
+        pid = farm.running()[one.id]
+        await farm.router("r1", instances={one.id: InstanceTraffic(state="serving")})
+        await farm.wish("goat", {"1": 0})
+        await farm.instances(lambda found: found[0].health is Health.MAINTENANCE)
+        process.kill()
+        process.wait()
+        await farm.wish("goat", {"1": 1})
+        farm.agent()
+        report = await farm.report(lambda report: states(report) == ["draining"])
+        assert report.units[0].pid == pid
+        _, index = await farm.registry.health("goat")
+        await farm.router("r1", catalog_index=index)
+        await farm.report(lambda r: states(r) == ["healthy"] and r.units[0].pid != pid)
+        await farm.passing(1)
+
+
+async def test_an_agent_killed_before_it_wrote_the_pid_finds_the_process(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        process = farm.agent_process()
+        (one,) = await farm.passing(1)
+        pids = farm.running()
+        process.kill()
+        process.wait()
+        path = farm.state("meadow") / "units" / f"{one.id}.json"
+        path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | {"identity": None}))
+        farm.agent()
+        report = await farm.report(lambda report: states(report) == ["healthy"])
+        assert {unit.instance: unit.pid for unit in report.units} == pids
+
+
+async def test_a_process_of_no_known_unit_is_stopped(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        process = farm.agent_process()
+        (one,) = await farm.passing(1)
+        (stray,) = [found.identity for found in marked(str(farm.state("meadow")))]
+        process.kill()
+        process.wait()
+        (farm.state("meadow") / "units" / f"{one.id}.json").unlink()
+        farm.agent()
+        report = await farm.report(lambda r: states(r) == ["healthy"] and r.units[0].pid != stray.pid)
+        assert report.units[0].port != one.port or identity(stray.pid) != stray
+        async with asyncio.timeout(20):
+            while identity(stray.pid) == stray:
+                await asyncio.sleep(0.05)
+
+
+async def test_two_agents_with_one_state_are_one_too_many(farming):
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        farm.agent_process()
+        await farm.passing(1)
+        with pytest.raises(Conflict, match="another agent works in"):
+            await run(
+                farm.address,
+                host="meadow",
+                state_dir=farm.state("meadow"),
+                folder=farm.folder,
+                handover=asyncio.Event(),
+            )
+
+
+async def test_an_old_maintenance_mark_under_its_id_does_not_stay(farming):
+    async with farming() as farm:
+        stale = f"goat-1-meadow-{farm.first_port}"
+        old = registration(
+            stale, "goat", "1", address="127.0.0.1", port=farm.first_port, meta={}, status="critical"
+        )
+        await farm.registry.register(old)
+        await farm.registry.maintenance(stale, enable=True, reason="a stop that could not be told of")
+        await farm.publish(wish={"1": 1})
+        farm.agent()
+        (one,) = await farm.passing(1)
+        assert one.id == stale
+
+
+async def test_children_of_a_killed_instance_do_not_keep_its_port(farming):
+    async with farming() as farm:
+        goat = f"import subprocess, sys; subprocess.run([sys.executable, {str(GOAT)!r}, *sys.argv[1:]])"
+        await farm.publish(wish={"1": 1}, command=["{python}", "-c", goat, "{address}", "{port}"])
+        farm.agent()
+        (one,) = await farm.passing(1)
+        before = {found.identity.pid for found in marked(str(farm.state("meadow")))}
+        assert len(before) == 2
+        farm.kill(one.id)
+        await farm.instances(lambda found: found[0].health is not Health.PASSING)
+        assert [again.id for again in await farm.passing(1)] == [one.id]
+        assert before.isdisjoint(found.identity.pid for found in marked(str(farm.state("meadow"))))

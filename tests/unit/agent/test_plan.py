@@ -91,6 +91,8 @@ def test_our_own_older_session_is_waited_for():
 def test_a_draining_unit_keeps_its_slot_from_being_claimed_here():
     own = {slot(0): Own(instance=UNIT.instance, draining=True)}
     assert plan(view(own=own, slots={slot(0): MINE, slot(1): THEIRS})) == []
+    assert plan(view(own=own, slots={slot(1): THEIRS})) == []
+    assert plan(view(own=own, slots={slot(0): MINE}, wishes={"goat": wish(v1=0)})) == []
 
 
 def test_what_is_needed_starts_first():

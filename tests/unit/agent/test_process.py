@@ -96,13 +96,13 @@ async def test_it_is_adopted_by_its_identity_and_seen_to_end(start, tmp_path):
 
 
 async def test_another_process_with_the_same_pid_is_not_it(start):
-    process, _ = start("import time; time.sleep(60)")
+    process, ended = start("import time; time.sleep(60)")
     for other in ({"ticks": process.identity.ticks - 1}, {"boot": "another"}):
         old = msgspec.structs.replace(process.identity, **other)
         assert Process.adopt(old, print) is None
         kill(old)
-    assert identity(process.identity.pid) == process.identity
-    process.leave()
+    assert await process.stop(10)
+    assert await ended == "killed by signal 15", "not by the SIGKILL that was meant for another"
 
 
 async def test_it_is_found_by_its_environment(start, tmp_path):

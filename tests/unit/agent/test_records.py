@@ -26,6 +26,15 @@ def test_what_is_saved_is_loaded_until_it_is_removed(tmp_path):
     assert records.load() == []
 
 
+def test_a_record_is_replaced_as_a_whole(tmp_path):
+    """Whoever reads meanwhile, or finds the disk after a crash, has the old one or the new one, never a half."""
+    records = Records(tmp_path)
+    records.save(RECORD)
+    with (tmp_path / "units" / f"{RECORD.instance}.json").open("rb") as reader:
+        records.save(msgspec.structs.replace(RECORD, stopping="git asks for 0"))
+        assert msgspec.json.decode(reader.read(), type=Record) == RECORD
+
+
 def test_a_broken_record_is_put_aside_and_the_others_are_read(tmp_path):
     records = Records(tmp_path)
     records.save(RECORD)
