@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from pathlib import Path
 
 import click
@@ -82,10 +80,6 @@ def run(arguments: list[str]) -> int:
         return terminal.failed(error, json=json)
     except BaseExceptionGroup as group:
         return _failed_together(group, json=json)
-    except BrokenPipeError:
-        # The reader left (`milkrun status | head`). Python would complain again while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     # A command that raised Exit comes back here with its status; any other returns nothing.
     return left_with if isinstance(left_with, int) else 0
 

@@ -96,15 +96,21 @@ def _watch(address: Address, service: str | None, *, json: bool) -> None:
     if terminal.is_for_a_person() and not json:
         _watch_live(address, service)
         return
-    last: View | None = None
+    last: View | str | None = None
     while True:
-        view = asyncio.run(look(address, service))
-        if view != last:
+        seen: View | str
+        try:
+            seen = asyncio.run(look(address, service))
+        except RegistryUnreachable as error:
+            seen = error.message
+        if seen != last and isinstance(seen, str):
+            terminal.say(f"milkrun: {seen}")
+        elif seen != last and not isinstance(seen, str):
             if json:
-                click.echo(msgspec.json.encode(view))
+                click.echo(msgspec.json.encode(seen))
             else:
-                terminal.show([*status_lines(view), ""])
-        last = view
+                terminal.show([*status_lines(seen), ""])
+        last = seen
         time.sleep(LOOK_AGAIN_S)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from milkrun.errors import TimedOut
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
-from milkrun.up.parts import Part, parts, stop_order
+from milkrun.up.parts import ROUTER_STOP_S, Kind, Part, parts, stop_order
 from milkrun.up.process import PartProcess
 from milkrun.up.record import Record, load, the_only_up
 from milkrun.up.run import services
@@ -59,9 +59,16 @@ async def _stop_leftovers(folder: Folder, known: list[Part], say: Callable[[str]
     if found:
         say(f"`milkrun up` is dead and left {', '.join(sorted(found))}: stops them")
     running = {name: PartProcess.adopt(who, lambda _: None) for name, who in found.items()}
+    # A router that milkrun.toml no longer has may still run: nobody needs it, so it stops first.
+    names = {part.name for part in known}
+    dropped = [
+        Part(name=name, kind=Kind.ROUTER, arguments=[], stop_s=ROUTER_STOP_S)
+        for name in found
+        if name not in names
+    ]
     groups = [
         [(part, process) for part in group if (process := running.get(part.name))]
-        for group in stop_order(known)
+        for group in [dropped, *stop_order(known)]
     ]
     await stop(folder, groups, say, asyncio.Event())
     folder.up_file.unlink(missing_ok=True)

@@ -13,12 +13,14 @@ from milkrun.errors import InputRefused, MilkrunError
 from milkrun.model import ServiceName
 from milkrun.overview.facts import Facts
 from milkrun.overview.reading import read
+from milkrun.repository import Repository
+from milkrun.router.haproxy import binary
 from milkrun.settings import service as service_settings
 from milkrun.settings.environment import Environment
-from milkrun.settings.folder import Folder
+from milkrun.settings.folder import SETTINGS_FILE, Folder
 from milkrun.settings.service import ServiceSettings
 from milkrun.up import leftovers, ports
-from milkrun.up.parts import Kind, parts
+from milkrun.up.parts import Kind, Part, parts
 from milkrun.up.ready import Pending, pending
 from milkrun.up.record import the_only_up
 from milkrun.up.supervisor import Supervisor, leftover_pids, take_over
@@ -28,27 +30,45 @@ UP_S = 60.0
 HAND_OVER_S = 10.0
 LOOK_S = 0.1
 TELL_S = 2.0
+SETTINGS_AT_MOST = 1 << 20
 
 
 async def run(folder: Folder, say: Callable[[str], None], when_up: Callable[[Facts], None]) -> None:
     """The environment has run until a signal told it to stop, and nothing of it is left but its data.
 
     `when_up` is called once, with the facts, when all that can be up is. Raises Conflict for a second `up`
-    of the same environment, PortTaken when another program has one of its ports.
+    of the same environment, PortTaken when another program has one of its ports, PartMissing without HAProxy
+    or git, NotFound when the folder is no git repository.
     """
     environment = folder.load_environment()
+    if environment.routers:
+        binary.find()
+    await _committed(folder, environment, say)
+    wanted = parts(environment, services(folder))
     with the_only_up(folder):
         ports.check(environment, leftover_pids(folder), str(folder.settings_file))
         if found := leftovers.parts(folder):
             say(f"an `up` before this one left {', '.join(sorted(found))} running: takes over")
-            await take_over(found, HAND_OVER_S)
-        await _run(folder, environment, say, when_up)
+            await take_over(found, {part.name for part in wanted}, HAND_OVER_S)
+        await _run(folder, environment, wanted, say, when_up)
+
+
+async def _committed(folder: Folder, environment: Environment, say: Callable[[str], None]) -> None:
+    """The folder is a repository with the branch; it is said when milkrun.toml is not what is committed there."""
+    repository = await Repository.open(folder.path)
+    head = await repository.head(environment.git.branch)
+    committed = await repository.read(head, SETTINGS_FILE, SETTINGS_AT_MOST)
+    if committed != folder.settings_file.read_bytes():
+        say(f"{SETTINGS_FILE} has changes that are not committed: the routers follow the commit {head[:7]}")
 
 
 async def _run(
-    folder: Folder, environment: Environment, say: Callable[[str], None], when_up: Callable[[Facts], None]
+    folder: Folder,
+    environment: Environment,
+    wanted: list[Part],
+    say: Callable[[str], None],
+    when_up: Callable[[Facts], None],
 ) -> None:
-    wanted = parts(environment, services(folder))
     supervisor = Supervisor(folder, wanted, say)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -120,12 +120,16 @@ class Supervisor:
         save(self._folder, Record(up=Known(identity=me), ready=self._ready, parts=parts))
 
 
-async def take_over(found: dict[str, Identity], limit_s: float) -> None:
-    """The parts of a former `up` have gone and left what they ran: instances and HAProxy go on."""
-    adopted = [PartProcess.adopt(known, lambda _: None) for known in found.values()]
-    processes = [process for process in adopted if process]
-    for process in processes:
-        process.tell(signal.SIGUSR2)
+async def take_over(found: dict[str, Identity], wanted: set[str], limit_s: float) -> None:
+    """The parts of a former `up` have gone and left what they ran: instances and HAProxy go on.
+
+    One that is not `wanted` any more (a router that git dropped) stops what it ran.
+    """
+    processes = []
+    for name, known in found.items():
+        if process := PartProcess.adopt(known, lambda _: None):
+            process.tell(signal.SIGUSR2 if name in wanted else signal.SIGTERM)
+            processes.append(process)
     await asyncio.gather(*(process.ends_within(limit_s) for process in processes))
     for process in processes:
         process.tell(signal.SIGKILL)  # one that does not answer: what it ran is adopted all the same

@@ -143,3 +143,37 @@ def test_an_instance_that_cannot_start_is_named_with_its_log_and_the_rest_comes_
     done = farm.milkrun("status")
     assert done.returncode == 7
     assert "is in state backoff" in done.stdout
+
+
+def test_what_up_needs_is_asked_for_before_anything_starts(farm):
+    farm.environment["MILKRUN_HAPROXY"] = "/nonexistent/haproxy"
+    done = farm.milkrun("up")
+    assert done.returncode == 1
+    assert "MILKRUN_HAPROXY names /nonexistent/haproxy" in done.stderr
+    assert farm.processes() == {}
+    del farm.environment["MILKRUN_HAPROXY"]
+    (farm.path / ".git").rename(farm.path / "no-git")
+    done = farm.milkrun("up")
+    assert done.returncode == 3
+    assert "is not a git repository" in done.stderr
+
+
+def test_a_router_that_git_dropped_is_stopped_by_the_next_up(farm):
+    first = farm.up()
+    before = haproxies(farm)
+    first.kill()
+    first.wait()
+    settings = (farm.path / "milkrun.toml").read_text()
+    (farm.path / "milkrun.toml").write_text(
+        settings[: settings.index("# A load balancer before the farmers")]
+    )
+    farm.commit("No front door")
+    farm.up()
+    assert sorted(name for name in farm.processes() if " " not in name) == [
+        "agent",
+        "gitsync",
+        "lb-goat",
+        "registry",
+    ]
+    assert haproxies(farm) < before
+    assert len(haproxies(farm)) == len(before) / 2
