@@ -105,6 +105,28 @@ def test_logs_follow_a_part_and_label_the_instances_of_a_service(running):
     assert all(re.match(r"goat-0\.0\.[12]-\S+  ", line) for line in done.stdout.splitlines())
 
 
+def test_an_instance_that_starts_while_logs_follow_joins_them(running):
+    file = running.path / "deploy" / "goat.json"
+    before = file.read_text()
+    known = set(running.processes())
+    follower = running.start("logs", "goat", "-f", "-n", "1")
+    try:
+        running.until(follower, r"goat-0\.0\.2-\S+  ")
+        deploy = json.loads(before)
+        deploy["version=0.0.2"]["replicas"] = 2
+        file.write_text(json.dumps(deploy))
+        running.commit("One more goat")
+        text = running.until(follower, r"goat-0\.0\.2-(\S+)  goat-0\.0\.2-\1 ")
+        assert text.split()[0] not in {name.split()[0] for name in known}
+    finally:
+        follower.kill()
+        follower.communicate()
+        file.write_text(before)
+        running.commit("One goat less")
+    running.eventually(lambda: len(running.processes()) == len(known))
+    assert running.milkrun("status").returncode == 0
+
+
 def test_doctor_finds_nothing_wrong(running):
     done = running.milkrun("doctor", "--json")
     assert done.returncode == 0, done.stdout

@@ -30,6 +30,17 @@ def test_ctrl_c_stops_everything_in_order_and_leaves_nothing(farm):
     assert not farm.folder.up_file.exists()
 
 
+def test_ctrl_c_in_the_middle_of_starting_leaves_nothing_either(farm):
+    up = farm.start("up")
+    farm.ups.append(up)
+    farm.until(up, "waits for")
+    up.send_signal(signal.SIGINT)
+    text, _ = up.communicate(timeout=60)
+    assert up.returncode == 0, text
+    assert "everything has stopped" in text
+    assert farm.processes() == {}
+
+
 def test_a_second_ctrl_c_kills_at_once(farm):
     up = farm.up()
     up.send_signal(signal.SIGINT)
