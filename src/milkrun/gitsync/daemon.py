@@ -120,7 +120,7 @@ class Sync:
             self._in_trouble(sight.trouble)
             return True
         if not sight.tip or not self._holder or self._holder != self._presence.session.id:
-            return True
+            return True  # no transaction would hold: the lock's watch wakes us when it is ours
         try:
             mark, wanted = await self._wanted(sight.tip)
         except MilkrunError as error:

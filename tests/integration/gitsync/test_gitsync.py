@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -360,6 +361,41 @@ async def embedded_registry_at(address: Address, data_dir: Path) -> AsyncIterato
     port = int(address.url.rpartition(":")[2])
     async with running(("127.0.0.1", port), data_dir, node="test-host"):
         yield
+
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from milkrun.consul import Address
+from milkrun.gitsync import daemon
+url, farm, state = sys.argv[1:]
+asyncio.run(daemon.run(
+    Address(url=url), repository=Path(farm), branch="main", state_dir=Path(state), host="stable"))
+"""
+
+
+async def test_a_killed_gitsync_goes_on_where_it_was(farm, registry, tmp_path):
+    """kill -9, a commit, a start: the new one has the old one's session, so it waits for no lock."""
+
+    @contextlib.asynccontextmanager
+    async def killed_in_the_end() -> AsyncIterator[None]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM, registry.address.url, str(farm), str(tmp_path / "state")
+        )
+        try:
+            yield
+        finally:
+            process.kill()
+            await process.wait()
+
+    async with killed_in_the_end():
+        await reported(registry, git(farm, "rev-parse", "HEAD"))
+        session = (await registry.get(keys.SYNC_REPORT)).session
+    head = commit(farm, deploy__goat_json=weights(1, 2))
+    async with killed_in_the_end():
+        await reported(registry, head)
+        assert (await registry.get(keys.SYNC_REPORT)).session == session
+        assert (await wish(registry)).weights["0.0.1"] == 1
 
 
 async def test_what_cannot_be_followed_at_all_ends_it_at_once(tmp_path):
