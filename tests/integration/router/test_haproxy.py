@@ -201,3 +201,31 @@ async def test_the_stats_page_names_servers_by_version_and_instance(site, make_s
 
     assert "goat-0.0.1-host-8101" in page
     assert "milkrun: goat" in page
+
+
+@pytest.mark.parametrize("versions", [["v1", "v1"], ["v1", "v2"]])
+async def test_a_get_that_the_killed_instance_had_not_read_is_sent_again(site, make_state, versions):
+    """Its kernel answers with a reset instead of an end, which HAProxy treats apart."""
+    a, b = site.app("a"), site.app("b")
+    servers = {version: [] for version in versions}
+    for version, app in zip(versions, (a, b), strict=True):
+        servers[version].append(app.server())
+    await site.plane.start(make_state({version: 10_000 // len(servers) for version in servers}, **servers))
+    a.process.send_signal(signal.SIGSTOP)
+
+    async with asyncio.TaskGroup() as tasks:
+        gets = [tasks.create_task(site.ask()) for _ in range(40)]
+
+        async with asyncio.timeout(10):
+            while (
+                sum(
+                    seen.in_flight
+                    for servers in (await site.plane.observe()).versions.values()
+                    for seen in servers.values()
+                )
+                < 5
+            ):
+                await asyncio.sleep(0.01)
+        a.kill()
+
+    assert Counter(get.result() for get in gets) == {"200 b": 40}
