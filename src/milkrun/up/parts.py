@@ -72,28 +72,20 @@ def stop_order(started: list[Part]) -> list[list[Part]]:
 def routers_in_stop_order(
     environment: Environment, services: Mapping[ServiceName, ServiceSettings]
 ) -> list[str]:
-    """The routers' names: one whose service calls another's comes before it. Circles are cut by name."""
-    order: list[str] = []
-    by_service: dict[str, list[str]] = {}
-    for name in sorted(environment.routers):
-        by_service.setdefault(environment.routers[name].service, []).append(name)
-    for service in reversed(_needed_first(sorted(by_service), services)):
-        order.extend(by_service.get(service, []))
-    return order
+    """The routers' names: one whose service calls another's comes before it, but for services in a circle."""
+    routers = environment.routers
+    # Who calls another one reaches all that it reaches, and itself: more than it, unless both call each other.
+    return sorted(routers, key=lambda name: (-len(_reached(routers[name].service, services)), name))
 
 
-def _needed_first(names: list[str], services: Mapping[ServiceName, ServiceSettings]) -> list[str]:
-    """The services so that each stands after all that it needs."""
-    order: list[str] = []
-    entered: set[str] = set()
-    ahead = [(name, False) for name in reversed(names)]
+def _reached(service: str, services: Mapping[ServiceName, ServiceSettings]) -> set[str]:
+    """The service and all that it needs, directly or not."""
+    found: set[str] = set()
+    ahead = [service]
     while ahead:
-        name, left = ahead.pop()
-        if left:
-            order.append(name)
-        elif name not in entered:
-            entered.add(name)
-            ahead.append((name, True))
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
             settings = services.get(ServiceName(name))
-            ahead.extend((need, False) for need in sorted(settings.needs if settings else [], reverse=True))
-    return order
+            ahead.extend(settings.needs if settings else [])
+    return found
