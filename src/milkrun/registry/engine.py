@@ -14,6 +14,7 @@ import structlog
 
 from milkrun.errors import MilkrunError, StorageFailed
 from milkrun.registry import commands
+from milkrun.registry.ledger import Row
 from milkrun.registry.nouns import Node
 from milkrun.registry.parked import Parked
 from milkrun.registry.refusal import Refused
@@ -76,55 +77,64 @@ class Engine:
 
     def _commit(self) -> None:
         queue, self._queue = self._queue, []
+        earliest = self.machine.deadlines.next()
+        settled = False
+        try:
+            outcomes = self._apply(queue)
+            rows, touched, keys = self.machine.ledger.take()
+            if rows:
+                self._storage.commit(rows, self.machine.ledger.index)
+            settled = True
+        except DiskFull as error:
+            settled = True
+            self._refuse(queue, error)
+        except StorageFailed as error:
+            settled = True
+            self._fail(queue, error)
+        else:
+            self._publish(rows, touched, keys)
+            _answer(queue, outcomes)
+        finally:
+            if (
+                not settled
+            ):  # a fault of ours, which the loop reports: what it left half done must not be seen
+                self._refuse(queue, MilkrunError("the registry made a mistake: nothing was written"))
+        if self.machine.deadlines.next() != earliest:
+            self._timers_moved.set()
+
+    def _apply(self, queue: _Queue) -> list[Any]:
         now = time.monotonic()
         outcomes: list[Any] = []
-        earliest = self.machine.deadlines.next()
         for command, _ in queue:
             try:
                 outcomes.append(self.machine.apply(command, now))
             except Refused as refusal:
                 outcomes.append(refusal)
-        rows, touched, keys = self.machine.ledger.take()
-        if rows or touched:
-            try:
-                self._storage.commit(rows, self.machine.ledger.index)
-            except DiskFull as error:
-                self._refuse(queue, error)
-                return
-            except StorageFailed as error:
-                self._fail(queue, error)
-                return
-            if self._full:
-                self._full = False
-                self._log.info("the disk has room again: writes are taken")
-            self.replies.forget(touched)
-            self.parked.wake(touched, keys)
-        for (_, answer), outcome in zip(queue, outcomes, strict=True):
-            if not answer.done():
-                answer.set_result(outcome)
-        if self.machine.deadlines.next() != earliest:
-            self._timers_moved.set()
+        return outcomes
 
-    def _refuse(self, queue: _Queue, error: DiskFull) -> None:
+    def _publish(self, rows: dict[Row, bytes | None], touched: set[str], keys: list[str]) -> None:
+        if rows and self._full:
+            self._full = False
+            self._log.info("the disk has room again: writes are taken")
+        self.replies.forget(touched)
+        self.parked.wake(touched, keys)
+
+    def _refuse(self, queue: _Queue, error: MilkrunError) -> None:
         """Nothing was written, so memory goes back to what the disk says."""
-        if not self._full:
+        if isinstance(error, DiskFull) and not self._full:
+            self._full = True
             self._log.error(
                 "the disk is full: writes are refused, reads go on", why=error.message, next=error.remedy
             )
-        self._full = True
         self.machine = self._restored()
         self.replies = Replies()
-        for _, answer in queue:
-            if not answer.done():
-                answer.set_result(error)
+        _answer(queue, [error] * len(queue))
 
     def _fail(self, queue: _Queue, error: StorageFailed) -> None:
         """Memory is ahead of a disk that cannot be trusted: nothing is answered any more."""
         self._log.critical("the disk failed; the registry ends", why=error.message, next=error.remedy)
         self.failed.set_result(error)
-        for _, answer in queue:
-            if not answer.done():
-                answer.set_result(error)
+        _answer(queue, [error] * len(queue))
 
     def _restored(self) -> Machine:
         storage = self._storage
@@ -133,3 +143,9 @@ class Engine:
     async def announce(self) -> None:
         """This registry's own node is in the catalog."""
         await self.submit(commands.Announce(self.own))
+
+
+def _answer(queue: _Queue, outcomes: list[Any]) -> None:
+    for (_, answer), outcome in zip(queue, outcomes, strict=True):
+        if not answer.done():
+            answer.set_result(outcome)

@@ -112,7 +112,8 @@ class Storage:
             )
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+            # Errors of the module itself, as on a closed database, have no code.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
                 raise self._failed(error) from error
             try:
                 if db.in_transaction:

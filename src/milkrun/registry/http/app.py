@@ -9,14 +9,13 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from milkrun.errors import StorageFailed
+from milkrun.errors import MilkrunError
 from milkrun.registry.engine import Engine
 from milkrun.registry.http import agent, agent_check, catalog, health, kv, session, status, txn
 from milkrun.registry.http.message import JSON, Receive, Reply, Request
 from milkrun.registry.http.route import Table
 from milkrun.registry.nouns import DATACENTER
 from milkrun.registry.refusal import Refused
-from milkrun.registry.storage import DiskFull
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -50,7 +49,7 @@ class App:
             reply = Reply.text(refusal.status, refusal.message)
             if refusal.status == 413:
                 reply.headers = [(b"connection", b"close")]
-        except (DiskFull, StorageFailed) as error:
+        except MilkrunError as error:
             reply = Reply.text(500, error.message)
         headers = [(b"content-length", b"%d" % len(reply.body))]
         if reply.content_type:

@@ -11,6 +11,7 @@ import msgspec
 from milkrun.registry.refusal import Refused
 
 BODY_BYTES_AT_MOST = 512 * 1024
+DRAINED_BYTES_AT_MOST = 8 * 1024 * 1024
 PARAMETERS_AT_MOST = 100
 
 Receive = Callable[[], Awaitable[Any]]
@@ -104,23 +105,26 @@ class Request:
         return int(value)
 
     async def body(self, hint: str = "") -> bytes:
-        """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on."""
+        """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on.
+
+        What is too large is read on for a while and thrown away: a client that is still sending would see a
+        broken pipe in place of the refusal.
+        """
         chunks: list[bytes] = []
         size = 0
-        for name, value in self._scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > BODY_BYTES_AT_MOST:
-                raise _too_large(int(value), hint)
-        while True:
+        more = True
+        while more and size <= DRAINED_BYTES_AT_MOST:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Refused(400, "the client went away before its request was whole")
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > BODY_BYTES_AT_MOST:
-                raise _too_large(size, hint)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if size <= BODY_BYTES_AT_MOST:
+                chunks.append(chunk)
+            more = message.get("more_body", False)
+        if size > BODY_BYTES_AT_MOST:
+            raise _too_large(size, hint)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def gone(self) -> None:
         """The client closed the connection."""

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milkrun.registry.duration import nanoseconds, seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("15s", 15_000_000_000),
+        ("15.000000s", 15_000_000_000),
+        ("0.001s", 1_000_000),
+        (".5s", 500_000_000),
+        ("60000ms", 60_000_000_000),
+        ("1m30s", 90_000_000_000),
+        ("1h", 3_600_000_000_000),
+        ("2us3ns", 2_003),
+        ("1µs", 1_000),
+        ("0", 0),
+        ("+5s", 5_000_000_000),
+        ("-5s", -5_000_000_000),
+    ],
+)
+def test_as_go_reads_it(text, wanted):
+    assert nanoseconds(text) == wanted
+    assert seconds(text) == wanted / 1e9
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "abc", "10", "s", "1s ", " 1s", "1 s", "1S", "1d", "--1s", "1e3s", "٣s", "1." + "0" * 99 + "s"],
+)
+def test_what_go_refuses(text):
+    with pytest.raises(ValueError, match="time: invalid duration"):
+        nanoseconds(text)
+
+
+def test_what_does_not_fit_in_63_bits():
+    assert nanoseconds("9223372036854775807ns") == 2**63 - 1
+    with pytest.raises(ValueError, match="invalid duration"):
+        nanoseconds("9223372036854775808ns")
+
+
+@given(st.text(max_size=80))
+def test_nothing_else_is_raised(text):
+    with contextlib.suppress(ValueError):
+        assert abs(nanoseconds(text)) < 2**63
+
+
+@given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 999))
+def test_the_parts_add_up(hours, minutes, millis):
+    wanted = ((hours * 60 + minutes) * 60_000 + millis) * 1_000_000
+    assert nanoseconds(f"{hours}h{minutes}m{millis}ms") == wanted

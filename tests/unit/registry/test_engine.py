@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from milkrun.errors import StorageFailed
+from milkrun.registry import commands, topics
+from milkrun.registry.engine import Engine
+from milkrun.registry.nouns import CheckSpec, Node, Service
+from milkrun.registry.parked import Woken
+from milkrun.registry.storage import DiskFull, Storage
+
+OWN = Node(id="1" * 36, node="n1", address="127.0.0.1")
+
+
+class Counting(Storage):
+    """A storage that says what it was told, and what anybody could see at that moment."""
+
+    def __init__(self, folder, **kwargs):
+        super().__init__(folder, **kwargs)
+        self.commits = []
+        self.watching = None
+
+    def commit(self, rows, index):
+        if self.watching:
+            self.commits.append((len(rows), self.watching()))
+        super().commit(rows, index)
+
+
+async def test_writes_of_one_turn_share_one_commit(tmp_path):
+    with Counting(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        storage.watching = lambda: None
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(50):
+                tasks.create_task(engine.submit(commands.KvPut(f"{number}", b"1")))
+        assert [count for count, _ in storage.commits] == [50]
+        assert len(engine.machine.kv.under("")) == 50
+
+
+async def test_nobody_is_answered_or_woken_before_the_disk_has_it(tmp_path):
+    with Counting(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        with engine.parked.waiting(topics.key("a"), 60) as waiter:
+            async with asyncio.TaskGroup() as tasks:
+                put = tasks.create_task(engine.submit(commands.KvPut("a", b"1")))
+                storage.watching = lambda: (put.done(), waiter.done())
+                assert await waiter is Woken.CHANGED
+        assert storage.commits == [(1, (False, False))]
+
+
+async def test_what_changes_nothing_is_not_committed(tmp_path):
+    with Counting(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        await engine.submit(commands.KvPut("a", b"1"))
+        storage.watching = lambda: None
+        await engine.submit(commands.KvPut("a", b"1"))
+        assert storage.commits == []
+
+
+async def test_one_refusal_does_not_touch_the_others_of_its_turn(tmp_path):
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        answers = await asyncio.gather(
+            engine.submit(commands.KvPut("a", b"1")),
+            engine.submit(commands.KvLock("b", b"1", 0, "x")),
+            engine.submit(commands.KvCas("a", b"2", 0, 0)),
+            return_exceptions=True,
+        )
+        assert (answers[0], answers[2]) == (True, False)
+        assert "UUID must be 36 characters" in str(answers[1])
+        assert engine.machine.kv.get("a").value == b"1"
+
+
+async def test_a_full_disk_refuses_writes_and_keeps_what_was_there(tmp_path):
+    with Storage(tmp_path, pages_at_most=30) as storage:
+        engine = Engine(storage, OWN)
+        await engine.announce()
+        await engine.submit(commands.KvPut("a", b"1"))
+        index = engine.machine.ledger.index
+        with engine.parked.waiting(topics.key("a"), 60) as waiter:
+            answers = await asyncio.gather(
+                engine.submit(commands.KvPut("a", b"2")),
+                engine.submit(commands.KvPut("big", b"x" * 400_000)),
+                return_exceptions=True,
+            )
+            assert all(isinstance(answer, DiskFull) for answer in answers)
+            assert not waiter.done()
+        assert engine.machine.ledger.index == index
+        assert [(each.key, each.value) for each in engine.machine.kv.under("")] == [("a", b"1")]
+        assert engine.replies.get(topics.service("x"), 1, lambda: b"new") == b"new"
+        assert await engine.submit(commands.KvPut("a", b"3")) is True
+        assert engine.machine.kv.get("a").modify_index == index + 1
+
+
+async def test_after_a_failed_disk_nothing_is_answered_any_more(tmp_path):
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        await engine.submit(commands.KvPut("a", b"1"))
+        storage._connection.close()
+        with pytest.raises(StorageFailed, match="cannot be written"):
+            await engine.submit(commands.KvPut("a", b"2"))
+        assert isinstance(await engine.failed, StorageFailed)
+        with pytest.raises(StorageFailed):
+            await engine.submit(commands.KvPut("a", b"3"))
+
+
+async def test_timers_go_off_though_they_were_set_while_the_loop_slept(tmp_path):
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        await engine.announce()
+        async with asyncio.TaskGroup() as tasks:
+            timers = tasks.create_task(engine.run_timers())
+            await asyncio.sleep(0)
+            spec = CheckSpec(check_id="c", service_id="g", ttl_s=0.05, status="passing")
+            await engine.submit(commands.RegisterService(Service(id="g", service="goat"), [spec]))
+            with engine.parked.waiting(topics.service("goat"), 10) as waiter:
+                assert await waiter is Woken.CHANGED
+            assert engine.machine.catalog.checks["n1"]["c"].output == "TTL expired"
+            timers.cancel()
+
+
+class Unreadable(commands.Command, frozen=True):
+    """A command that no part of the machine knows: a mistake of ours."""
+
+
+async def test_a_mistake_of_ours_leaves_nothing_half_done_and_nobody_waiting(tmp_path):
+    mistakes = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: mistakes.append(context["exception"]))
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        answers = await asyncio.gather(
+            engine.submit(commands.KvPut("a", b"1")), engine.submit(Unreadable()), return_exceptions=True
+        )
+        assert all("nothing was written" in str(answer) for answer in answers)
+        assert [type(mistake) for mistake in mistakes] == [TypeError]
+        assert engine.machine.kv.under("") == []
+        assert await engine.submit(commands.KvPut("a", b"2")) is True

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import sqlite3
+import stat
+
+import pytest
+
+from milkrun.errors import Conflict, InputRefused, StorageFailed
+from milkrun.registry.storage import DiskFull, Storage
+
+
+def test_what_was_committed_is_there_again(tmp_path):
+    with Storage(tmp_path / "data") as storage:
+        assert (storage.index, list(storage.rows())) == (1, [])
+        storage.commit({("kv", "a"): b"1", ("kv", "b"): b"2"}, 7)
+        storage.commit({("kv", "a"): None, ("kv", "b"): b"3", ("node", "b"): b"4"}, 9)
+    with Storage(tmp_path / "data") as storage:
+        assert storage.index == 9
+        assert sorted(storage.rows()) == [("kv", b"3"), ("node", b"4")]
+
+
+def test_a_fact_about_the_registry_is_kept_from_its_first_start(tmp_path):
+    with Storage(tmp_path) as storage:
+        assert storage.meta("node-id", "first") == "first"
+    with Storage(tmp_path) as storage:
+        assert storage.meta("node-id", "second") == "first"
+
+
+def test_nobody_else_may_read_it(tmp_path):
+    with Storage(tmp_path / "data") as storage:
+        storage.commit({("kv", "a"): b"1"}, 2)
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+        for file in (tmp_path / "data").iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+def test_commits_are_synced_and_held_by_one_connection(tmp_path):
+    with Storage(tmp_path) as storage:
+        pragma = {
+            name: storage._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "locking_mode")
+        }
+        storage.commit({("kv", "a"): b"1"}, 2)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            sqlite3.connect(tmp_path / "registry.db", timeout=0).execute("SELECT * FROM rows")
+    assert pragma == {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}
+
+
+def test_a_second_registry_on_the_same_data_is_refused(tmp_path):
+    with (
+        Storage(tmp_path),
+        pytest.raises(Conflict, match="another registry already uses") as refused,
+        Storage(tmp_path),
+    ):
+        pass
+    assert "milkrun down" in refused.value.remedy
+    with Storage(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_used_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="cannot be used") as refused, Storage(tmp_path / "file" / "data"):
+        pass
+    assert "--data" in refused.value.remedy
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path):
+    (tmp_path / "registry.db").write_text("not a database " * 100)
+    with pytest.raises(StorageFailed, match="not a database"), Storage(tmp_path):
+        pass
+
+
+def test_data_of_a_newer_format_is_left_alone(tmp_path):
+    with Storage(tmp_path) as storage:
+        storage._connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(InputRefused, match="newer milkrun"), Storage(tmp_path):
+        pass
+
+
+def test_a_full_disk_writes_nothing_and_takes_what_fits_later(tmp_path):
+    with Storage(tmp_path, pages_at_most=20) as storage:
+        storage.commit({("kv", "a"): b"1"}, 2)
+        with pytest.raises(DiskFull, match="is full: nothing was written"):
+            storage.commit({("kv", "b"): b"small", ("kv", "c"): b"x" * 200_000}, 3)
+        assert (storage.index, list(storage.rows())) == (2, [("kv", b"1")])
+        storage.commit({("kv", "b"): b"2"}, 3)
+    with Storage(tmp_path) as storage:
+        assert (storage.index, list(storage.rows())) == (3, [("kv", b"1"), ("kv", b"2")])
