@@ -178,6 +178,12 @@ class Farm:
         self._processes.append(process)
         return process
 
+    async def crash(self, process: subprocess.Popen[bytes], host: str = "meadow") -> None:
+        """The agent is killed, and its last report gone: what is reported from now on is the next one's."""
+        process.kill()
+        process.wait()
+        await self.registry.delete(keys.agent_report(host))
+
     def running(self, host: str = "meadow") -> dict[str, int]:
         """The pid of each instance that this host's agents started."""
         return {found.instance: found.identity.pid for found in marked(str(self.state(host))) if found.leader}

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from milkrun.agent.daemon import run
-from milkrun.agent.registration import registration
+from milkrun.agent.registration import Entry, registration
 from milkrun.agent.units.identity import identity, marked
 from milkrun.consul import keys
 from milkrun.errors import Conflict
@@ -87,8 +88,7 @@ async def test_an_agent_that_was_killed_is_followed_by_one_that_adopts(farming):
         process = farm.agent_process()
         before = await farm.passing(2)
         pids, slots = farm.running(), await farm.slots(lambda slots: len(slots) == 2)
-        process.kill()
-        process.wait()
+        await farm.crash(process)
         agent = farm.agent()
         report = await farm.report(lambda report: states(report) == ["healthy"] * 2)
         assert {unit.instance: unit.pid for unit in report.units} == pids
@@ -111,8 +111,7 @@ async def test_an_instance_that_died_with_its_agent_is_replaced(farming):
         await farm.publish(wish={"1": 1})
         process = farm.agent_process()
         (one,) = await farm.passing(1)
-        process.kill()
-        process.wait()
+        await farm.crash(process)
         old = farm.running()[one.id]
         farm.kill(one.id)
         farm.agent()
@@ -244,6 +243,10 @@ async def test_one_broken_service_never_stops_another(farming):
         assert crash.reason == "process exited with status 7"
         assert goat.state == "healthy"
         assert await farm.instances(lambda _: True, "crash") == []
+        # Settings that cannot be read any more: the last ones stay.
+        await farm.registry.put(keys.service_settings("goat"), b"{")
+        await farm.wish("goat", {"1": 2})
+        await farm.passing(2)
         await farm.stop(agent)
 
 
@@ -305,8 +308,7 @@ async def test_a_drain_that_the_agents_death_broke_off_is_ended_by_the_next(farm
         await farm.router("r1", instances={one.id: InstanceTraffic(state="serving")})
         await farm.wish("goat", {"1": 0})
         await farm.instances(lambda found: found[0].health is Health.MAINTENANCE)
-        process.kill()
-        process.wait()
+        await farm.crash(process)
         await farm.wish("goat", {"1": 1})
         farm.agent()
         report = await farm.report(lambda report: states(report) == ["draining"])
@@ -323,8 +325,7 @@ async def test_an_agent_killed_before_it_wrote_the_pid_finds_the_process(farming
         process = farm.agent_process()
         (one,) = await farm.passing(1)
         pids = farm.running()
-        process.kill()
-        process.wait()
+        await farm.crash(process)
         path = farm.state("meadow") / "units" / f"{one.id}.json"
         path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | {"identity": None}))
         farm.agent()
@@ -338,8 +339,7 @@ async def test_a_process_of_no_known_unit_is_stopped(farming):
         process = farm.agent_process()
         (one,) = await farm.passing(1)
         (stray,) = [found.identity for found in marked(str(farm.state("meadow")))]
-        process.kill()
-        process.wait()
+        await farm.crash(process)
         (farm.state("meadow") / "units" / f"{one.id}.json").unlink()
         farm.agent()
         report = await farm.report(lambda r: states(r) == ["healthy"] and r.units[0].pid != stray.pid)
@@ -355,13 +355,14 @@ async def test_two_agents_with_one_state_are_one_too_many(farming):
         farm.agent_process()
         await farm.passing(1)
         with pytest.raises(Conflict, match="another agent works in"):
-            await run(
-                farm.address,
-                host="meadow",
-                state_dir=farm.state("meadow"),
-                folder=farm.folder,
-                handover=asyncio.Event(),
-            )
+            async with asyncio.timeout(10):
+                await run(
+                    farm.address,
+                    host="meadow",
+                    state_dir=farm.state("meadow"),
+                    folder=farm.folder,
+                    handover=asyncio.Event(),
+                )
 
 
 async def test_an_old_maintenance_mark_under_its_id_does_not_stay(farming):
@@ -390,3 +391,23 @@ async def test_children_of_a_killed_instance_do_not_keep_its_port(farming):
         await farm.instances(lambda found: found[0].health is not Health.PASSING)
         assert [again.id for again in await farm.passing(1)] == [one.id]
         assert before.isdisjoint(found.identity.pid for found in marked(str(farm.state("meadow"))))
+
+
+async def test_a_withdrawn_instance_is_not_registered_again(farming):
+    """An emptied registry has forgotten the maintenance too: it would come back as one that takes requests."""
+    async with farming() as farm:
+        template = registration("g", "goat", "1", address="127.0.0.1", port=1, meta={}, status="critical")
+        entry = Entry(farm.registry, template, listed=False)
+
+        async def kept(limit_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await entry.keep()
+
+        entry.say("passing", "GET /health: 200")
+        await kept(1.0)
+        assert len(await farm.passing(1)) == 1
+        await entry.withdraw("git asks for 0")
+        await farm.registry.deregister("g")
+        await kept(2.0)
+        assert await farm.instances(lambda _: True) == []
