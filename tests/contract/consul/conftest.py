@@ -27,7 +27,10 @@ START_S = 20.0
 EMBEDDED = """
 import asyncio, sys
 from pathlib import Path
+import structlog
 from milkrun.registry.server import running
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
     async with running(("127.0.0.1", 0), Path(sys.argv[1]), node="n1") as (_, address):
