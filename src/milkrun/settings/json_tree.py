@@ -188,7 +188,10 @@ class _Reader:
             return "there is a comment, which JSON does not have"
         if rest.startswith("'"):
             return "there is a single quote"
-        return f"there is {shown(rest.split(maxsplit=1)[0])}"
+        words = rest.split(maxsplit=1)
+        return (
+            f"there is {shown(words[0])}" if words and rest.startswith(words[0]) else f"there is {rest[0]!a}"
+        )
 
     def _refuse(self, reason: str) -> NoReturn:
         raise InputRefused(f"not JSON: {reason}", file=self._file, line=self._here())

@@ -89,6 +89,8 @@ BAD = [
     (b'{\n  "version=\\ud800": {"weight": 1}\n}', 2, "surrogate"),
     (b'{\n  "version=1": ,\n}', 2, "expected a value"),
     (b'{\n\n  "version=1": {"weight": 1},,\n}', 3, "key in double quotes"),
+    ('{\n\u00a0 "version=1": {"weight": 1}\n}'.encode(), 2, "there is '\\xa0'"),
+    (b"\x0b", 1, "there is '\\x0b'"),
     (b"<<<<<<< HEAD\n{}\n", 1, "expected a value"),
     (b'{\n<<<<<<< HEAD\n  "version=1": {"weight": 1}\n}', 2, "key in double quotes"),
     # not text

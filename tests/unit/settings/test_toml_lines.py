@@ -100,5 +100,14 @@ def test_every_top_key_of_any_text_is_found_on_its_line(pairs):
 
 
 @given(st.text(alphabet="ab=.[]{}\"'#,\n \\1", max_size=40))
-def test_any_text_is_scanned_to_its_end(text):
-    toml_lines.lines(text)
+def test_any_text_that_is_toml_is_scanned_to_its_end(text):
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    assert {path[0] for path in toml_lines.lines(text)} == set(parsed)
+
+
+def test_a_text_that_is_not_toml_is_scanned_to_its_end_all_the_same():
+    assert toml_lines.lines("a = [1, [2")["a", 1] == 1
+    assert toml_lines.lines("a = { b = { c = 1")["a", "b", "c"] == 1
