@@ -17,6 +17,10 @@ from milkrun.router.haproxy.process import Identity
 SPILL = "  server spill unix@spill.sock backup\n"
 
 
+def in_flight(observed) -> int:
+    return sum(seen.in_flight for servers in observed.versions.values() for seen in servers.values())
+
+
 async def test_killing_a_versions_only_instance_costs_no_get(site, make_state):
     """The lane has nobody left before the router can know: its requests spill into the service's pool."""
     a, b = site.app("a"), site.app("b")
@@ -229,3 +233,28 @@ async def test_a_get_that_the_killed_instance_had_not_read_is_sent_again(site, m
         a.kill()
 
     assert Counter(get.result() for get in gets) == {"200 b": 40}
+
+
+async def test_a_get_outlives_many_dying_connections(site, make_state):
+    """A killed instance's connections end one after the other; each try may get one of them."""
+    from milkrun.model import InstanceId
+    from milkrun.router.desired import Server
+
+    tries = 0
+
+    async def dying(reader, writer):
+        nonlocal tries
+        await reader.readuntil(b"\r\n\r\n")
+        tries += 1
+        if tries == 10:
+            server.close()
+        writer.close()
+
+    server = await asyncio.start_server(dying, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    b = site.app("b")
+    dead = Server(id=InstanceId("dead"), address="127.0.0.1", port=port)
+    await site.plane.start(make_state({"v1": 9_999, "v2": 1}, v1=[dead], v2=[b.server()]))
+
+    assert await site.ask() == "200 b"
+    assert tries == 10
