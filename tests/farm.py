@@ -13,18 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ports import free_ports
+
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
 
 COMMAND_WITHIN_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Farm:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
+from ports import free_port
 
 from milkrun.model import InstanceId, ServiceName
 from milkrun.router.desired import Mode, Server
@@ -14,12 +15,6 @@ from milkrun.router.haproxy import binary
 from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.plane import DataPlane
 from milkrun.testing.plane import FakeDataPlane
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class App:

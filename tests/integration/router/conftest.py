@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from ports import free_port
 
 from milkrun.model import InstanceId, ServiceName
 from milkrun.router.desired import Mode, RoutingState, Server
@@ -32,12 +33,6 @@ listener.bind(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 web.run_app(app, sock=listener, print=None, handle_signals=True)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class App:

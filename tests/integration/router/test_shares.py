@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 
 import pytest
+from ports import free_port
 
 from milkrun.model import InstanceId
 from milkrun.router.desired import Server
@@ -21,8 +22,6 @@ CHI_SQUARE = 24.0
 @pytest.fixture(scope="module")
 def upstreams(tmp_path_factory):
     """Twenty instances that are quick enough not to matter: frontends of another HAProxy. Ports by version."""
-    from .conftest import free_port
-
     folder = tmp_path_factory.mktemp("upstreams")
     ports = {version: [free_port() for _ in range(10)] for version in ("v1", "v2")}
     lines = ["defaults", "  mode http", "  timeout client 1m", "  timeout connect 1s", "  timeout server 1m"]

@@ -145,3 +145,12 @@ def test_a_long_output_is_cut(bench, goat):
     bench.do(commands.RegisterService(goat(), [ttl()]))
     bench.do(commands.ReportCheck("service:goat-1", "passing", "x" * 5000))
     assert check(bench).output == "x" * 4096 + " ... (captured 4096 of 5000 bytes)"
+
+
+def test_a_check_whose_service_is_reaped_in_the_same_moment_is_left_in_peace(bench, goat):
+    dead = ttl(15, check_id="dead", deregister_after_s=60)
+    alive = ttl(100, check_id="alive", status="passing")
+    bench.do(commands.RegisterService(goat(), [dead, alive]))
+    bench.later(200)
+    assert bench.checks("goat") == {}
+    assert bench.machine.agent.specs == {}
