@@ -97,12 +97,14 @@ class Reconciler:
         moved = observed.shares != wanted.shares
         if moved:
             self._ledger = await self._counted(observed)
+        operations = diff(observed, wanted)
+        await self._plane.apply(operations, wanted)  # also with none: the files and the pool are looked after
         for _ in range(PASSES_AT_MOST):
-            operations = diff(observed, wanted)
-            await self._plane.apply(operations, wanted)
             if not operations:
                 break
             observed = await self._plane.observe()
+            if operations := diff(observed, wanted):
+                await self._plane.apply(operations, wanted)
         if moved:
             self._ledger = self._ledger.new_window()
         self._say(decision)
