@@ -95,9 +95,8 @@ class Engine:
             self._publish(rows, touched, keys)
             _answer(queue, outcomes)
         finally:
-            if (
-                not settled
-            ):  # a fault of ours, which the loop reports: what it left half done must not be seen
+            # A fault of ours, which the loop reports: what it left half done must not be seen.
+            if not settled:
                 self._refuse(queue, MilkrunError("the registry made a mistake: nothing was written"))
         if self.machine.deadlines.next() != earliest:
             self._timers_moved.set()
