@@ -27,6 +27,7 @@ from milkrun.router.haproxy import encode
 CHECK = "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
 ADMIN_SOCKET = "admin.sock"
 MASTER_SOCKET = "master.sock"
+SPILL_SOCKET = "spill.sock"
 CONFIG_FILE = "haproxy.cfg"
 
 
@@ -58,7 +59,7 @@ def render(layout: Layout, lanes: Mapping[VersionName, int], state: RoutingState
             "",
             f"backend {encode.lane(layout.service, number)}",
             "  balance roundrobin",
-            "  server spill unix@spill.sock backup",
+            f"  server spill unix@{SPILL_SOCKET} backup",
         ]
         if number in versions:
             lines += [_server_line(server) for server in state.versions.get(versions[number], {}).values()]
@@ -123,7 +124,7 @@ frontend {service}
 
 frontend {service}.spill
   description what a lane with nobody left hands on
-  bind unix@spill.sock mode 600
+  bind unix@{SPILL_SOCKET} mode 600
   http-request disable-l7-retry unless METH_GET
   default_backend {pool_name(service)}
 
