@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from milkrun.consul import wire
+from milkrun.consul.silence import why
 from milkrun.errors import InputRefused, RegistryRefused, RegistryUnreachable
 from milkrun.model import ServiceName
 
@@ -38,10 +39,14 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         secure = os.environ.get("CONSUL_HTTP_SSL", "") in ("1", "true")
         if "://" not in text:
             text = f"{'https' if secure else 'http'}://{text}"
-        parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(text)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port beyond 65535
+            good = False
+        if not good:
             raise InputRefused(
-                f"{text!r} is not a registry's address", remedy="for example http://127.0.0.1:8500"
+                f"{text[:200]!r} is not a registry's address", remedy="for example http://127.0.0.1:8500"
             )
         return cls(
             url=text.rstrip("/"),
@@ -108,13 +113,16 @@ class Registry:
                     data = await self._bounded(reply)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RegistryUnreachable(
-                f"the registry at {self.address.url} does not answer ({error or type(error).__name__})",
+                f"the registry at {self.address.url} does not answer ({why(error, wait_s)})",
                 remedy="start it with `milkrun up` or `milkrun registry`, or set CONSUL_HTTP_ADDR",
             ) from error
         if reply.status not in accept:
             raise RegistryRefused(
-                f"the registry answered {reply.status} to {method} {path}: {data[:300].decode(errors='replace')}",
+                f"the registry answered {reply.status} to {method} {path}: {_text(data)}",
                 status=reply.status,
+                remedy=f"is {self.address.url} a registry? --registry and CONSUL_HTTP_ADDR name another one"
+                if reply.status in (404, 405)
+                else "",
             )
         index = reply.headers.get("X-Consul-Index", "")
         return Answer(
@@ -267,6 +275,11 @@ def kv_delete_cas(key: str, index: int) -> dict[str, Any]:
 def kv_check_session(key: str, session: str) -> dict[str, Any]:
     """A transaction's operation that changes nothing and holds only while the session holds the key."""
     return {"KV": {"Verb": "check-session", "Key": key, "Session": session}}
+
+
+def _text(body: bytes) -> str:
+    """The start of an error's body on one line."""
+    return " ".join(body[:300].decode(errors="replace").split()) or "nothing more"
 
 
 def _kv(key: str) -> str:
