@@ -135,6 +135,15 @@ def test_a_path_is_cleaned_by_a_redirect(server):
     assert (answer.status, answer.headers["Location"]) == (301, "/v1/kv/a/b")
     answer = server.get("/v1/kv/../b")
     assert (answer.status, answer.headers["Location"]) == (301, "/v1/b")
+    answer = server.get("/v1/kv/a/./b%20%C3%A9/", raw="")
+    assert (answer.status, answer.headers["Location"]) == (301, "/v1/kv/a/b%20%C3%A9/?raw=")
+
+
+@pytest.mark.parametrize("name", [".lock", "..x", "a/.b", "...", "a."])
+def test_dots_in_names_are_only_dots(server, name):
+    key = f"{server.unique('dots')}/{name}"
+    assert server.put(f"/v1/kv/{key}", b"x").text.strip() == "true"
+    assert entry(server, key)["Key"] == key
 
 
 def test_a_value_over_512_kib_is_refused(server):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
@@ -30,6 +30,7 @@ ROUTES = (
     *status.ROUTES,
 )
 
+_PATH_SIGNS = "/:=@!$&'()*+,;~"
 _KNOWN_LEADER = (b"x-consul-knownleader", b"true")
 _LAST_CONTACT = (b"x-consul-lastcontact", b"0")
 
@@ -64,8 +65,8 @@ class App:
         if self._engine.failed.done():
             raise self._engine.failed.result()
         path = _path(scope)
-        if "//" in path or "/." in path:
-            return _moved(scope, path)
+        if ("//" in path or "/." in path) and (clean := _cleaned(path)) != path:
+            return _moved(scope, clean)
         found = self._table.find(path)
         if found is None:
             return Reply(404)
@@ -90,16 +91,15 @@ def _path(scope: Any) -> str:
         raise Refused(400, "the path is not UTF-8") from error
 
 
-def _moved(scope: Any, path: str) -> Reply:
-    """Consul's paths are clean: the same one without `//`, `/./` and `/../` is where the client is sent."""
+def _cleaned(path: str) -> str:
+    """The path as Go cleans it: without `//`, `/./` and `/../`. Consul sends clients of another one there."""
     clean = "/" + posixpath.normpath(path).lstrip("/")
-    if path.endswith("/") and not clean.endswith("/"):
-        clean += "/"
-    if clean == path:
-        return Reply(404)
+    return clean + "/" if path.endswith(("/", "/.", "/..")) and clean != "/" else clean
+
+
+def _moved(scope: Any, clean: str) -> Reply:
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    location = clean.encode("unicode_escape") + query
-    return Reply(301, headers=[(b"location", location)])
+    return Reply(301, headers=[(b"location", quote(clean, safe=_PATH_SIGNS).encode() + query)])
 
 
 def _other_method(method: str, allow: str) -> Reply:
