@@ -178,13 +178,15 @@ class UnitReport(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     log: str = ""
     reason: str = ""
+    remedy: str = ""
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one agent runs, written under its session."""
+    """What one agent runs, written under its session. `alarms` is what a person should know besides."""
 
     host: str
     units: list[UnitReport] = []
+    alarms: list[str] = []
 
 
 def service_name(text: str) -> ServiceName:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from milkrun.agent.adoption import recover, strays
 from milkrun.agent.facts import Facts
-from milkrun.agent.order import stopping_waves
 from milkrun.agent.plan import Slot
 from milkrun.agent.probes import Prober
 from milkrun.agent.reconcile import Reconciler
@@ -24,9 +19,9 @@ from milkrun.agent.units.identity import Identity
 from milkrun.agent.units.process import Process
 from milkrun.consul import Address, Registry, keys
 from milkrun.consul.presence import Presence, component
-from milkrun.errors import Conflict, MilkrunError
-from milkrun.model import AgentReport, ServiceName, service_name
-from milkrun.settings.environment import AgentSettings
+from milkrun.errors import MilkrunError
+from milkrun.model import AgentReport, service_name
+from milkrun.settings.needs import stopping_waves
 
 LOCK_DELAY_S = 10
 """So long a dead host's slots stay free before another host may take them."""
@@ -39,12 +34,14 @@ async def run(address: Address, *, host: str, state_dir: Path, folder: Path, han
     """This host runs what git asks of it, until cancelled; then its instances are drained and stopped.
 
     When `handover` is set it returns at once and leaves them running and registered for the next agent.
-    Raises Conflict when another agent works with the same `state_dir`.
+    No other agent may work in the same `state_dir` meanwhile: who starts this process sees to that.
     """
     service_name(host)
-    with _alone(state_dir) as state:
-        async with Registry(address) as registry, Prober() as prober:
-            await _Agent(registry, prober, host, state, folder).run(handover)
+    # One spelling of the folder: the processes carry it as their mark.
+    state = state_dir.resolve()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with Registry(address) as registry, Prober() as prober:
+        await _Agent(registry, prober, host, state, folder).run(handover)
 
 
 class _Agent:
@@ -55,7 +52,7 @@ class _Agent:
         self._records = Records(state_dir)
         self._presence = Presence(
             registry,
-            component("milkrun-agent", host, AgentSettings().address, 0),
+            component("milkrun-agent", host, "", 0),
             keys.agent_report(host),
             state_dir,
             lock_delay_s=LOCK_DELAY_S,
@@ -103,6 +100,7 @@ class _Agent:
             self._changed()
             tasks.create_task(self._presence.run())
             tasks.create_task(self._facts.follow(lambda: {slot.service for slot in self._units}))
+            tasks.create_task(self._tell_news())
             tasks.create_task(self._stop_strays())
             self._reconciling = tasks.create_task(self._reconciler.run())
 
@@ -117,16 +115,28 @@ class _Agent:
         self._changed()
 
     def _changed(self) -> None:
-        units = [unit.report for _, unit in sorted(self._units.items())]
-        self._presence.publish(AgentReport(host=self._host, units=units))
+        self._tell()
         self._facts.changed()
+
+    def _tell(self) -> None:
+        units = [unit.report for _, unit in sorted(self._units.items())]
+        alarms = sorted(self._facts.older.values())
+        self._presence.publish(AgentReport(host=self._host, units=units, alarms=alarms))
+
+    async def _tell_news(self) -> None:
+        """Never returns: what the registry says may change where this agent is, and what it warns of."""
+        while True:
+            news = self._facts.news
+            if self._facts.agent:
+                self._presence.move(self._facts.agent.address)
+            self._tell()
+            await news.wait()
 
     async def _stop_all(self) -> None:
         if self._reconciling:
             self._reconciling.cancel()
-        needs: dict[ServiceName, list[str]] = {
-            unit.record.slot.service: unit.record.settings.needs for unit in self._units.values()
-        }
+        needs = {name: settings.needs for name, settings in self._facts.services.items()}
+        needs |= {unit.record.slot.service: unit.record.settings.needs for unit in self._units.values()}
         self._log.info("stopping all instances", units=len(self._units))
         for wave in stopping_waves(needs):
             units = [unit for slot, unit in self._units.items() if slot.service in wave]
@@ -154,22 +164,3 @@ class _Agent:
                 self._log.error("a stray process stays", why=error.message, next=error.remedy)
             finally:
                 process.leave()
-
-
-@contextlib.contextmanager
-def _alone(state_dir: Path) -> Iterator[Path]:
-    # One spelling of the folder: the processes carry it as their mark.
-    state = state_dir.resolve()
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(
-                f"another agent works in {state}",
-                remedy="stop it first: `milkrun down` ends the environment's parts",
-            ) from error
-        yield state
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from milkrun.consul import Answer, Registry, Watch, catalog, keys, wire
 from milkrun.consul.client import decode
 from milkrun.consul.watch import watch_prefix
 from milkrun.errors import InputRefused, MilkrunError
-from milkrun.model import ServiceName, Wish, service_name, version_name
+from milkrun.model import CommitMark, ServiceName, Wish, service_name, version_name
 from milkrun.settings.environment import AgentSettings, PublishedEnvironment
 from milkrun.settings.service import PublishedService, ServiceSettings
 
@@ -26,7 +26,8 @@ _T = TypeVar("_T")
 class Facts:
     """Values that only grow truer: an answer that cannot be read, or none, leaves what was known.
 
-    `news` is an event that is set at the next change; take it before you look.
+    `news` is an event that is set at the next change; take it before you look. `older` says, by key, where the
+    registry went back to an older commit than this agent has followed: that is not followed (I4).
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -36,6 +37,8 @@ class Facts:
         self.services: dict[ServiceName, ServiceSettings] = {}
         self.wishes: dict[ServiceName, Wish] = {}
         self.slots: dict[Slot, Holder] | None = None
+        self.older: dict[str, str] = {}
+        self._followed: dict[str, CommitMark] = {}
         self.news = asyncio.Event()
         self.router_news = asyncio.Event()
 
@@ -77,14 +80,20 @@ class Facts:
 
     def _environment(self, pairs: list[wire.Pair]) -> None:
         for pair in pairs:
-            self.agent = _published(pair, PublishedEnvironment).settings.agent
+            published = _published(pair, PublishedEnvironment)
+            if self._newest(pair.key, published.mark):
+                self.agent = published.settings.agent
 
     def _services(self, pairs: list[wire.Pair]) -> None:
         known = {}
         for pair in pairs:
             try:
                 name = service_name(pair.key.removeprefix(keys.SERVICES))
-                known[name] = _published(pair, PublishedService).settings
+                published = _published(pair, PublishedService)
+                if self._newest(pair.key, published.mark):
+                    known[name] = published.settings
+                elif name in self.services:
+                    known[name] = self.services[name]
             except InputRefused as error:
                 self._log.error("a service's settings cannot be used", key=pair.key, why=error.message)
                 known |= {name: settings for name, settings in self.services.items() if _is(pair, name)}
@@ -100,6 +109,8 @@ class Facts:
     def wish(self, service: ServiceName, pairs: list[wire.Pair]) -> None:
         """What git asks of the service is this. Names that are no versions are told of and left out."""
         asked = catalog.wish(service, pairs)
+        if asked.mark and not self._newest(keys.commit(service), asked.mark):
+            return
         versions = {}
         for name, version in asked.versions.items():
             try:
@@ -107,6 +118,24 @@ class Facts:
             except InputRefused as error:
                 self._log.error("a version cannot be run", service=service, why=error.message)
         self.wishes[service] = msgspec.structs.replace(asked, versions=versions)
+
+    def _newest(self, key: str, mark: CommitMark) -> bool:
+        """Whether nothing newer was followed under the key; if so, this is what is followed from now on."""
+        before = self._followed.get(key)
+        if before is None or mark.generation >= before.generation:
+            self._followed[key] = mark
+            self.older.pop(key, None)
+            return True
+        why = (
+            f"{key} went back from commit {before.commit[:7]} (generation {before.generation}) to "
+            f"{mark.commit[:7]} (generation {mark.generation}); still doing what the newer one says"
+        )
+        if self.older.get(key) != why:
+            self._log.error(
+                "an older state is not followed", why=why, next="restart the agent if it is meant"
+            )
+        self.older[key] = why
+        return False
 
 
 class _Wished:

@@ -50,6 +50,7 @@ class Failed(msgspec.Struct, frozen=True):
     """The process ended by itself, or could not be started."""
 
     reason: str
+    remedy: str = ""
 
 
 class StopAsked(msgspec.Struct, frozen=True):
@@ -66,11 +67,15 @@ Event = Started | Probed | Failed | StopAsked | Ended
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a unit stands. `reason` is for people; `restart_at` holds in backoff, on the clock of `now`."""
+    """Where a unit stands. `reason` and `remedy` are for people.
+
+    `restart_at` holds in backoff, on the clock of `now`.
+    """
 
     phase: Phase = Phase.BACKOFF
     gauge: Gauge | None = None
     reason: str = ""
+    remedy: str = ""
     starts: int = 0
     failures: int = 0
     restart_at: float = 0.0
@@ -89,9 +94,11 @@ def step(life: Life, event: Event, *, now: float, jitter: float) -> Life:
         case (_, StopAsked(reason)):
             return replace(life, phase=Phase.DRAINING, reason=reason)
         case (_, Started(gauge)):
-            return replace(life, phase=Phase.STARTING, gauge=gauge, reason="", starts=life.starts + 1)
-        case (_, Failed(reason)):
-            return _failed(life, reason, now, jitter)
+            return replace(
+                life, phase=Phase.STARTING, gauge=gauge, reason="", remedy="", starts=life.starts + 1
+            )
+        case (_, Failed() as failed):
+            return _failed(life, failed, now, jitter)
         case (_, Probed(probe, rise, fall)) if life.gauge is not None:
             gauge = judge(life.gauge, probe, now, rise=rise, fall=fall)
             reason = "" if probe.ok and gauge.state is State.HEALTHY else probe.reason
@@ -106,7 +113,7 @@ def backoff_s(failures: int, jitter: float) -> float:
     return ceiling * (0.5 + jitter / 2)
 
 
-def _failed(life: Life, reason: str, now: float, jitter: float) -> Life:
+def _failed(life: Life, failed: Failed, now: float, jitter: float) -> Life:
     gauge = life.gauge
     steady = gauge is not None and gauge.state is State.HEALTHY and now - gauge.since >= STEADY_S
     failures = 1 if steady else life.failures + 1
@@ -114,7 +121,8 @@ def _failed(life: Life, reason: str, now: float, jitter: float) -> Life:
         life,
         phase=Phase.BACKOFF,
         gauge=None,
-        reason=reason,
+        reason=failed.reason,
+        remedy=failed.remedy,
         failures=failures,
         restart_at=now + backoff_s(failures, jitter),
     )

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from milkrun.agent.order import starting_order
 from milkrun.model import InstanceId, ServiceName, VersionName, Wish
+from milkrun.settings.needs import starting_order
 from milkrun.settings.service import ServiceSettings
 
 REPLICAS_AT_MOST = 10_000

@@ -105,6 +105,7 @@ class Unit:
             restarts=max(0, self.life.starts - 1),
             log=record.log,
             reason=self.life.reason,
+            remedy=self.life.remedy,
         )
 
     def stop(self, reason: str, *, hurry: bool = False) -> None:
@@ -203,7 +204,7 @@ class Unit:
             self._site.records.save(self.record)
             self._process = Process.start(self._program(settings), self._exited)
         except MilkrunError as error:
-            self._take(Failed(error.message))
+            self._take(Failed(error.message, error.remedy))
             return
         self._save(identity=self._process.identity)
         self._running(health.fresh(time.monotonic()))

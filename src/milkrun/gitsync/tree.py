@@ -62,6 +62,7 @@ def wanted(files: Mapping[str, File], contents: Mapping[str, bytes], commit: Com
                 reader.add(wishes, path, stem, deploy.parse)
             case (("services" | "deploy"), _) if not name:
                 reader.refuse(path, 0, "it has to be a folder")
+    services = reader.without_circles(services)
     return Wanted(environment=settings, services=services, wishes=wishes, refused=reader.refused)
 
 
@@ -104,6 +105,21 @@ class _Reader:
         said = self.read(path, load)
         if said is not None:
             known[name] = said
+
+    def without_circles(
+        self, services: dict[ServiceName, ServiceSettings]
+    ) -> dict[ServiceName, ServiceSettings]:
+        """The services but those that need one another in a circle: their files are refused."""
+        kept = {}
+        for name, settings in services.items():
+            path = f"services/{name}.toml"
+            try:
+                service.check_circle(services, name, self._contents[self._files[path].blob], path)
+            except InputRefused as error:
+                self.refuse(path, error.line, f"{error.reason} ({error.remedy})")
+            else:
+                kept[name] = settings
+        return kept
 
     def refuse(self, path: str, line: int, reason: str) -> None:
         """The file is refused."""

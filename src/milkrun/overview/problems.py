@@ -120,13 +120,20 @@ def _router(report: RouterReport, facts: Facts, now: float) -> Iterator[Problem]
 
 def _units(facts: Facts) -> Iterator[Problem]:
     for agent in facts.agents:
+        for alarm in agent.alarms:
+            yield Problem(
+                service=alarm.partition("/")[0] if not alarm.startswith("milkrun/") else "",
+                what=f"the agent on {agent.host}: {alarm}",
+                remedy="if that is meant, there: kill -USR2 $(cat .milkrun/agent/daemon.lock); the next agent takes"
+                " its instances over and follows it",
+            )
         for unit in agent.units:
             if unit.state in _STUCK:
                 again = f" after {unit.restarts} restarts" if unit.restarts else ""
                 yield Problem(
                     service=unit.service,
                     what=f"{unit.instance} on {agent.host} is in state {unit.state}{again}: {unit.reason}",
-                    remedy=f"milkrun logs {unit.instance}",
+                    remedy=unit.remedy or f"milkrun logs {unit.instance}",
                 )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, ServiceName, service_name
+from milkrun.settings import needs
 from milkrun.settings.toml import Document
 
 SECONDS_AT_MOST = 86_400.0
@@ -102,6 +104,20 @@ def load(data: bytes, file: str) -> ServiceSettings:
             f"has to be 1 to {THRESHOLD_AT_MOST}, not {number}",
         )
     return settings
+
+
+def check_circle(
+    services: Mapping[ServiceName, ServiceSettings], name: ServiceName, data: bytes, file: str
+) -> None:
+    """Raises InputRefused when the service needs itself by way of others. `data` is its file's text."""
+    way = needs.circle(name, {one: settings.needs for one, settings in services.items()})
+    if way:
+        document = Document(data, ServiceSettings, file)
+        document.refuse(
+            ("needs", document.value.needs.index(way[1])),
+            f"a circle, {' -> '.join(way)}: none of them could start first",
+            remedy="take one of these names out of `needs`; a service may call another without it",
+        )
 
 
 def _check_command(document: Document[ServiceSettings]) -> None:

@@ -22,6 +22,7 @@ from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers, ports
 from milkrun.up.record import load
+from milkrun.up.run import services
 from milkrun.up.supervisor import leftover_pids
 
 CLOCK_OFF_S = 5.0
@@ -99,6 +100,7 @@ def _haproxy() -> Finding:
 
 def _files(folder: Folder) -> Iterator[Finding]:
     """Each settings and deploy file of the work tree, read by the parser that gitsync uses."""
+    known = services(folder)
     for where, suffix, parse in (("services", ".toml", service.load), ("deploy", ".json", deploy.parse)):
         paths = sorted((folder.path / where).glob(f"*{suffix}"))
         good = 0
@@ -106,6 +108,8 @@ def _files(folder: Folder) -> Iterator[Finding]:
             file = f"{where}/{path.name}"
             try:
                 parse(path.read_bytes(), file)
+                if where == "services":
+                    service.check_circle(known, service.name_of(file), path.read_bytes(), file)
                 good += 1
             except InputRefused as error:
                 yield _fail(file, error)

@@ -9,6 +9,7 @@ import msgspec
 
 from milkrun.model import ServiceName
 from milkrun.settings.environment import Environment
+from milkrun.settings.needs import stopping_waves
 from milkrun.settings.service import ServiceSettings
 
 
@@ -74,18 +75,7 @@ def routers_in_stop_order(
 ) -> list[str]:
     """The routers' names: one whose service calls another's comes before it, but for services in a circle."""
     routers = environment.routers
-    # Who calls another one reaches all that it reaches, and itself: more than it, unless both call each other.
-    return sorted(routers, key=lambda name: (-len(_reached(routers[name].service, services)), name))
-
-
-def _reached(service: str, services: Mapping[ServiceName, ServiceSettings]) -> set[str]:
-    """The service and all that it needs, directly or not."""
-    found: set[str] = set()
-    ahead = [service]
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found.add(name)
-            settings = services.get(ServiceName(name))
-            ahead.extend(settings.needs if settings else [])
-    return found
+    needs: dict[ServiceName, list[str]] = {ServiceName(router.service): [] for router in routers.values()}
+    needs |= {name: settings.needs for name, settings in services.items()}
+    wave = {name: number for number, names in enumerate(stopping_waves(needs)) for name in names}
+    return sorted(routers, key=lambda name: (wave[ServiceName(routers[name].service)], name))

@@ -66,6 +66,24 @@ def test_a_refusal_says_what_to_do():
     assert '"maintenance": true' in refusal.reason
 
 
+def test_services_that_need_one_another_in_a_circle_are_refused_and_the_others_read():
+    call = 'command = ["x"]\nneeds = ["hay",\n  "%s"]\n'
+    found = read(
+        {
+            "milkrun.toml": b'name = "farm"\n',
+            "services/goat.toml": (call % "farmer").encode(),
+            "services/farmer.toml": (call % "goat").encode(),
+            "services/hay.toml": b'command = ["x"]\n',
+            "services/shop.toml": b'command = ["x"]\nneeds = ["farmer"]\n',
+        }
+    )
+    assert sorted(found.services) == ["hay", "shop"]
+    assert found.kept == {"services/goat.toml", "services/farmer.toml"}
+    [farmer, goat] = found.refused
+    assert goat.line == farmer.line == 3
+    assert "farmer -> goat -> farmer: none of them could start first" in farmer.reason
+
+
 def test_links_submodules_and_giants_are_refused_unread():
     wanted = read(
         GOOD | {"deploy/a.json": b"/etc/passwd", "deploy/b.json": b"", "deploy/c.json": b""},

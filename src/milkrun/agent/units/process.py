@@ -45,13 +45,14 @@ class Process:
                     stderr=log,
                     start_new_session=True,
                 )
-        except (FileNotFoundError, PermissionError) as error:
-            raise PartMissing(
-                f"cannot start {program.arguments[0]}: {error.strerror}: {error.filename}",
-                remedy="correct `command` in services/<name>.toml, or install the program",
-            ) from error
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise _not_started(program, error) from error
         except (OSError, ValueError) as error:
-            raise MilkrunError(f"cannot start {program.arguments[0]}: {error}") from error
+            why = getattr(error, "strerror", None) or str(error)
+            raise MilkrunError(
+                f"cannot start {program.arguments[0]}: {why.lower()}",
+                remedy="see whether this host has space, memory and processes left (df, free, ulimit -a)",
+            ) from error
         # From here on the pidfd watches and reaps it. Popen would do so too if it did not think it had ended.
         child.returncode = 0
         pidfd = os.pidfd_open(child.pid)
@@ -117,6 +118,21 @@ class Process:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
+
+
+def _not_started(program: Program, error: OSError) -> MilkrunError:
+    """What is missing: the program, the folder that it should run in, or a place for its log."""
+    name = program.arguments[0]
+    if str(error.filename) == name:
+        why = "it may not be run" if isinstance(error, PermissionError) else "there is no such program here"
+        return PartMissing(
+            f"cannot start {name}: {why}",
+            remedy="install it on this host, or correct the service's `command` and commit",
+        )
+    why = (error.strerror or "it cannot be used").lower()
+    return MilkrunError(
+        f"cannot start {name}: {error.filename}: {why}", remedy=f"see what {error.filename} is, and whose"
+    )
 
 
 def _outcome(pidfd: int) -> str:
