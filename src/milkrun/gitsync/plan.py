@@ -74,14 +74,17 @@ def wish_keys(service: ServiceName, wish: Wish) -> dict[str, bytes]:
 
 
 def is_published(stored: Pair | None) -> bool:
-    """Whether this is a service's mark that gitsync wrote."""
-    return _decoded(stored, OwnedMark) is not None
+    """Whether this is a service's mark that gitsync wrote, with keys beside it."""
+    mark = _decoded(stored, OwnedMark)
+    return mark is not None and bool(mark.owned)
 
 
 def plan_wish(service: ServiceName, wish: Wish | None, pairs: Iterable[Pair], mark: CommitMark) -> Decision:
     """What to do for a service whose deploy file asks for `wish` at the commit `mark` (None: it is gone).
 
-    `pairs` is everything that is under the service's prefix now.
+    `pairs` is everything that is under the service's prefix now. The mark of a service that is gone stays:
+    with no version beside it, it tells agents and routers that git asks for nothing any more, where no mark at
+    all could as well be a registry that lost its data.
     """
     there = {pair.key: pair for pair in pairs}
     guard = keys.commit(service)
@@ -91,10 +94,12 @@ def plan_wish(service: ServiceName, wish: Wish | None, pairs: Iterable[Pair], ma
         return _older(before, mark)
     owned = _owned(service, before)
     if wish is None:
-        if not before:
+        if before is None or not before.owned:
             return InSync()
+        gone = OwnedMark(commit=mark.commit, generation=mark.generation, time=mark.time)
         deletes = sorted(owned & there.keys())
-        return _bounded(Change(guard=guard, index=_index(stored), value=None, deletes=deletes))
+        value = msgspec.json.encode(gone)
+        return _bounded(Change(guard=guard, index=_index(stored), value=value, deletes=deletes))
     wants = wish_keys(service, wish)
     after = OwnedMark(
         commit=mark.commit, generation=mark.generation, time=mark.time, owned=tuple(sorted(wants))

@@ -91,7 +91,8 @@ class Publisher:
                 steps.append((_service_file(key), self._published(key, service)))
         gone = [key for key in there if _service_file(key) not in wanted.kept]
         if gone and not wanted.services and not _any_kept(wanted, "services/"):
-            outcome.troubles.append(("services/", _looks_empty(mark, map(_service_file, gone))))
+            how = "to end all services, do it in their deploy files"
+            outcome.troubles.append(("services/", _looks_empty(mark, map(_service_file, gone), how)))
         else:
             steps += [(_service_file(key), self._unpublished(key, mark)) for key in gone]
         return steps
@@ -128,7 +129,8 @@ class Publisher:
             if plan.is_published(await self._registry.get(keys.commit(name))):
                 gone.append(name)
         if gone and not wanted.wishes and not _any_kept(wanted, "deploy/"):
-            outcome.troubles.append(("deploy/", _looks_empty(mark, map(_deploy_file, gone))))
+            how = "to end all services, leave each file there with {} in it"
+            outcome.troubles.append(("deploy/", _looks_empty(mark, map(_deploy_file, gone), how)))
             return []
         return gone
 
@@ -197,10 +199,10 @@ def _operations(change: Change, session: str) -> list[dict[str, Any]]:
     return [kv_check_session(keys.SYNC_REPORT, session), guard, *deletes, *puts]
 
 
-def _looks_empty(mark: CommitMark, gone: Iterable[str]) -> str:
+def _looks_empty(mark: CommitMark, gone: Iterable[str], how: str) -> str:
     return (
         f"the commit {mark.commit[:10]} has no files there at all, so nothing was taken away of what was there "
-        f"({', '.join(sorted(gone))}); if that is meant, delete its keys in the registry"
+        f"({', '.join(sorted(gone))}); {how}"
     )
 
 

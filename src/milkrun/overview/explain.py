@@ -54,6 +54,7 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """One instance and all that is known of it."""
 
     id: InstanceId
+    service: ServiceName
     version: VersionName
     wish: Wish
     routers: list[RouterReport]
@@ -119,6 +120,7 @@ def _case(
     slot = next((slot for slot in facts.slots if slot.holder.instance == one), None)
     return _Case(
         id=one,
+        service=service,
         version=version,
         wish=wish,
         routers=routers,
@@ -150,6 +152,8 @@ def _chain(case: _Case) -> InstanceChain:
 def _git(case: _Case) -> str:
     commit = f"commit {case.wish.mark.commit[:7]}" if case.wish.mark else "no commit"
     asked = case.wish.versions.get(case.version)
+    if asked is None and case.wish.mark is None:
+        return f"no commit speaks of {case.service}"
     if asked is None:
         return f"{commit} asks for nothing of version {case.version}"
     share = wanted_shares(case.wish).get(case.version)
@@ -170,7 +174,8 @@ def _agent(case: _Case) -> str:
         return "no agent runs it"
     again = f", restarted {case.unit.restarts} times" if case.unit.restarts else ""
     why = f": {case.unit.reason}" if case.unit.reason else ""
-    return f"{case.unit.state} on {case.host}, pid {case.unit.pid}{again}{why}"
+    pid = f", pid {case.unit.pid}" if case.unit.pid else ""
+    return f"{case.unit.state} on {case.host}{pid}{again}{why}"
 
 
 def _registry(case: _Case) -> str:
@@ -198,9 +203,13 @@ def _verdict(case: _Case, serving: list[RouterReport]) -> str:
 
 def _why_not(case: _Case) -> str:
     if case.unit and case.unit.state == "backoff":
-        return f"it does not stay up ({case.unit.reason}); `milkrun logs {case.id}` shows its last words"
+        more = case.unit.remedy or f"`milkrun logs {case.id}` shows its last words"
+        return f"it does not stay up ({case.unit.reason}); {more}"
+    if case.unit and case.unit.state == "draining":
+        return f"it is being drained ({case.unit.reason})"
     if case.instance is None:
-        return "it is not healthy yet" if case.unit else "nobody runs it"
+        why = f" ({case.unit.reason})" if case.unit and case.unit.reason else ""
+        return f"it is not healthy yet{why}" if case.unit else "nobody runs it"
     if case.instance.health is Health.MAINTENANCE:
         return f"it is being drained ({case.instance.reason or 'maintenance'})"
     if not case.routers:

@@ -163,9 +163,17 @@ def _replicas(facts: Facts) -> Iterator[Problem]:
             if asked.replicas and healthy < asked.replicas and not _told(facts, service, version):
                 yield Problem(
                     service=service,
-                    what=f"{service} {version}: {healthy} of {asked.replicas} instances are healthy",
+                    what=f"{service} {version}: {healthy} of {asked.replicas} instances are healthy"
+                    + _not_yet(facts, service, version),
                     remedy=f"milkrun explain {service}",
                 )
+
+
+def _not_yet(facts: Facts, service: ServiceName, version: str) -> str:
+    """What the probes of those that are starting say."""
+    units = [unit for agent in facts.agents for unit in agent.units]
+    starting = [u for u in units if (u.service, u.version, u.state) == (service, version, "starting")]
+    return "".join(f"; {unit.instance}: {unit.reason}" for unit in starting[:1] if unit.reason)
 
 
 def _told(facts: Facts, service: ServiceName, version: str) -> bool:

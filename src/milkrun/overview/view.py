@@ -123,7 +123,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 def view(facts: Facts, *, registry: str, now: float, only: ServiceName | None = None) -> View:
     """The view of the facts at `now` (seconds since 1970); `only` leaves the other services out."""
-    names = sorted(set(facts.instances) | set(facts.wishes) | set(facts.settings))
+    names = sorted(
+        name for name in {*facts.instances, *facts.wishes, *facts.settings} if _is_there(facts, name)
+    )
     found = [problem for problem in problems(facts, now=now) if only is None or problem.service in ("", only)]
     sync = facts.sync
     return View(
@@ -144,6 +146,15 @@ def view(facts: Facts, *, registry: str, now: float, only: ServiceName | None = 
         parts=_parts(facts),
         problems=found,
     )
+
+
+def _is_there(facts: Facts, name: ServiceName) -> bool:
+    """Whether anything of the service is left: of one that git has ended, only the mark of the commit stays."""
+    wish = facts.wishes.get(name, Wish())
+    units = [unit.service for agent in facts.agents for unit in agent.units]
+    routed = [report.service for report in facts.routers]
+    left = bool(wish.versions or wish.maintenance or facts.instances.get(name))
+    return left or name in facts.settings or name in units or name in routed
 
 
 def wanted_shares(wish: Wish) -> dict[VersionName, float]:

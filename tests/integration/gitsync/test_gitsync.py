@@ -200,7 +200,7 @@ async def test_what_leaves_git_leaves_the_registry_but_never_all_of_it(farm, reg
         await reported(registry, git(farm, "rev-parse", "HEAD"))
         less = commit(farm, deploy__goat_json=None, services__cow_toml='command = ["cow"]')
         await reported(registry, less)
-        assert [pair.key for pair in await registry.entries("goat/")] == ["goat/feed"]
+        assert [pair.key for pair in await registry.entries("goat/")] == ["goat/commit", "goat/feed"]
         empty = commit(farm, deploy__farmer_json=None)
         said = await reported(registry, empty)
         assert "deploy/: the commit" in said.trouble

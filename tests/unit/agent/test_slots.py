@@ -1,5 +1,6 @@
 import base64
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,8 @@ from milkrun.consul import keys, wire
 
 
 def pair(key, value=b"", session=None):
-    return wire.Pair(key=key, value=base64.b64encode(value).decode(), session=session)
+    entry = {"Key": key, "Value": base64.b64encode(value).decode(), "Session": session}
+    return msgspec.convert(entry, wire.Pair)
 
 
 def test_a_held_slot_is_read():

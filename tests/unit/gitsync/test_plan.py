@@ -12,6 +12,7 @@ from milkrun.gitsync.plan import (
     Held,
     InSync,
     OwnedMark,
+    is_published,
     plan_published,
     plan_unpublished,
     plan_wish,
@@ -41,6 +42,12 @@ def mark(generation: int, commit: str = "") -> CommitMark:
     return CommitMark(commit=CommitId(commit or f"{generation:040x}"), generation=generation, time=generation)
 
 
+def pair(key: str, value: bytes, index: int) -> Pair:
+    """An entry as the registry writes it."""
+    wire = {"Key": key, "Value": base64.b64encode(value).decode() or None, "ModifyIndex": index}
+    return msgspec.convert(wire, Pair)
+
+
 class Store:
     """What a registry does with a change, in a dictionary."""
 
@@ -56,7 +63,7 @@ class Store:
 
     def pairs(self, prefix: str) -> list[Pair]:
         return [
-            Pair(key=key, value=base64.b64encode(value).decode() or None, modify_index=index)
+            pair(key, value, index)
             for key, (value, index) in sorted(self.entries.items())
             if key.startswith(prefix)
         ]
@@ -163,8 +170,14 @@ def test_a_service_that_left_git_leaves_with_its_keys_and_no_others():
     store = Store({"goat/feed": b"hay"})
     sync(store, WISH, 7)
     sync(store, None, 8)
-    assert store.values() == {"goat/feed": b"hay"}
+    assert store.values().keys() == {"goat/feed", "goat/commit"}
+    # The mark says who asked for nothing, and since when: an emptied registry says neither.
+    assert catalog.wish(GOAT, store.pairs("goat/")) == Wish(mark=mark(8))
+    assert not is_published(store.pairs("goat/commit")[0])
     assert sync(store, None, 9) == InSync()
+    assert isinstance(sync(store, WISH, 7), Held)
+    sync(store, WISH, 10)
+    assert is_published(store.pairs("goat/commit")[0])
 
 
 def test_a_mark_that_somebody_else_wrote_gives_no_right_to_other_keys():
@@ -264,5 +277,5 @@ def test_settings_are_published_when_they_change_and_never_by_an_older_commit():
     assert isinstance(plan_published(key, published("b", 3), there), Held)
     assert isinstance(plan_unpublished(there, mark(5), PublishedService), Change)
     assert isinstance(plan_unpublished(there, mark(3), PublishedService), Held)
-    broken = Pair(key=key, value="e30=", modify_index=3)
+    broken = pair(key, b"{}", 3)
     assert isinstance(plan_published(key, published("b", 3), broken), Change)

@@ -107,3 +107,35 @@ def test_an_unknown_name_gets_the_near_ones(farm: Facts):
     with pytest.raises(NotFound) as caught:
         explain(farm, "zzzz")
     assert caught.value.remedy.startswith("known are: goat, goat-0.0.1-shed-8101")
+
+
+def with_unit(facts: Facts, **changes: object) -> Facts:
+    """The farm whose first goat is not in the catalog, and whose unit is like this."""
+    [agent] = facts.agents
+    unit = replace(agent.units[0], **changes)
+    left = {"goat": facts.instances["goat"][1:]}
+    agents = [replace(agent, units=[unit, *agent.units[1:]])]
+    return without_routing(replace(facts, agents=agents, instances=left))
+
+
+def test_what_the_probe_says_of_a_starting_instance_is_why(farm: Facts):
+    starting = with_unit(farm, state="starting", reason="GET /health: 404")
+    assert verdict(starting) == "It gets no traffic: it is not healthy yet (GET /health: 404)."
+
+
+def test_a_program_that_is_not_there_is_why_and_what_to_do_is_said(farm: Facts):
+    broken = with_unit(
+        farm,
+        state="backoff",
+        reason="cannot start cow: there is no such program here",
+        remedy="install it",
+        pid=0,
+    )
+    [one] = explain(broken, ONE).instances
+    assert one.verdict.endswith("(cannot start cow: there is no such program here); install it.")
+    assert "pid" not in one.chain[2].fact
+
+
+def test_what_no_commit_speaks_of_is_said_so(farm: Facts):
+    [one] = explain(replace(farm, wishes={}), ONE).instances
+    assert one.chain[0].fact == "no commit speaks of goat"

@@ -97,3 +97,13 @@ def test_wanted_shares_sum_to_one_or_there_are_none(weights: dict[str, float]):
     wish = Wish(versions={VersionName(name): VersionWish(weight=weight) for name, weight in weights.items()})
     shares = wanted_shares(wish)
     assert shares == {} if not sum(weights.values()) else sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_service_that_git_has_ended_is_shown_as_long_as_something_of_it_is_left(farm: Facts):
+    ended = replace(farm, wishes={"goat": replace(farm.wishes["goat"], versions={})})
+    assert [one.service for one in seen(ended).services] == ["goat"]
+    nothing = {"instances": {"goat": []}, "agents": [], "routers": [], "settings": {}}
+    for left in nothing:
+        gone = {name: value for name, value in nothing.items() if name != left}
+        assert [one.service for one in seen(replace(ended, **gone)).services] == ["goat"], left
+    assert seen(replace(ended, **nothing)).services == []

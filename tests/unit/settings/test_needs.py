@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,5 +60,5 @@ def test_who_is_in_a_circle_is_shown_a_way_round_it(needs):
     for name in needs:
         way = circle(name, needs)
         assert bool(way) is reaches(needs, name, name)
-        assert all(after in needs[before] for before, after in zip(way, way[1:], strict=False))
+        assert all(after in needs[before] for before, after in itertools.pairwise(way))
         assert not way or way[0] == way[-1] == name
