@@ -44,8 +44,8 @@ def registry(place: Place, http: str, data: Path | None, host: str) -> None:
 
     data_dir = _state_dir(place, data, "registry")
     if not http:
-        folder = place.folder_if_any()
-        http = folder.load_environment().registry.http if folder else "127.0.0.1:8500"
+        environment = place.environment()
+        http = environment.registry.http if environment else "127.0.0.1:8500"
     listen = host_port(http)
     node = host or daemon.this_host()
 
@@ -93,13 +93,12 @@ def router(
     from milkrun.cli import daemon
     from milkrun.router.daemon import run
 
-    if folder := place.folder_if_any():
-        routers = folder.load_environment().routers
-        if name not in routers:
-            raise NotFound(
-                f"milkrun.toml has no router {name!r}; it has: {', '.join(sorted(routers)) or 'none'}",
-                remedy=f"add [routers.{name}] to {folder.settings_file}, or name one that is there",
-            )
+    environment = place.environment()
+    if environment and name not in environment.routers:
+        raise NotFound(
+            f"milkrun.toml has no router {name!r}; it has: {', '.join(sorted(environment.routers)) or 'none'}",
+            remedy=f"add [routers.{name}] to {place.folder().settings_file}, or name one that is there",
+        )
     state_dir = _state_dir(place, state, f"routers/{name}")
     address = place.address(registry)
     host = host or daemon.this_host()
@@ -136,7 +135,8 @@ def gitsync(
         raise UsageError("there is no repository to follow", remedy="name it with --repo PATH or --repo URL")
     state_dir = _state_dir(place, state, "gitsync")
     address = place.address(registry)
-    branch = branch or (folder.load_environment().git.branch if folder else "main")
+    environment = place.environment() if not branch else None
+    branch = branch or (environment.git.branch if environment else "main")
     source: Path | str = folder.path if folder and not repo else repo
     if isinstance(source, str) and Path(source).exists():
         source = Path(source).absolute()

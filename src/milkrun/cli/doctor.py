@@ -10,9 +10,10 @@ import click
 
 from milkrun.cli import terminal
 from milkrun.cli.place import Place
-from milkrun.errors import Degraded
+from milkrun.errors import Degraded, InputRefused
 
 if TYPE_CHECKING:
+    from milkrun.consul import Address
     from milkrun.up.findings import Finding
 
 
@@ -27,13 +28,23 @@ def doctor(place: Place, json: bool, registry: str) -> None:
     """
     from milkrun.up import findings
 
-    found = asyncio.run(findings.examine(place.folder_if_any(), place.address(registry)))
+    found = asyncio.run(findings.examine(place.folder_if_any(), _address(place, registry)))
     if json:
         terminal.data({"schema_version": 1, "findings": found})
     else:
         terminal.show(doctor_lines(found))
     if any(one.verdict == "fail" for one in found):
         raise click.exceptions.Exit(Degraded.exit_status)
+
+
+def _address(place: Place, registry: str) -> Address | None:
+    """The registry's address; None when it stands in a milkrun.toml that is wrong, which is a finding itself."""
+    try:
+        return place.address(registry)
+    except InputRefused:
+        if registry:
+            raise
+        return None
 
 
 def doctor_lines(found: Sequence[Finding]) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.cli.tail import Tail
 from milkrun.errors import MilkrunError, NotFound
@@ -34,10 +36,14 @@ def logs(place: Place, *, name: str, follow: bool, lines: int, registry: str) ->
     """Show the log of an instance, of a service's instances, or of a part (registry, agent, lb-goat ...)."""
     folder = place.folder()
     address = place.address(registry)
-    paths = _found(folder, address, name)
+    environment = place.environment()
+    parts = (*PARTS, *sorted(environment.routers if environment else ()))
+    paths = _found(folder, address, name, parts)
     tails = {label: Tail(path, lines) for label, path in paths.items()}
     for label, tail in tails.items():
         _print(label, tail, several=len(tails) > 1)
+    if lines and not follow and not any(path.stat().st_size for path in paths.values()):
+        terminal.say(f"{name} has written nothing yet")
     looked = time.monotonic()
     several = len(tails) > 1
     while follow:
@@ -45,7 +51,7 @@ def logs(place: Place, *, name: str, follow: bool, lines: int, registry: str) ->
         if name not in paths and time.monotonic() - looked > NEW_ONES_S:
             looked = time.monotonic()
             with contextlib.suppress(MilkrunError):
-                for label, path in _found(folder, address, name).items():
+                for label, path in _found(folder, address, name, parts).items():
                     tails.setdefault(label, Tail(path, lines))
             several = several or len(tails) > 1
         for label, tail in tails.items():
@@ -57,9 +63,9 @@ def _print(label: str, tail: Tail, *, several: bool) -> None:
         click.echo(f"{label}  {line}" if several else line)
 
 
-def _found(folder: Folder, address: Address, name: str) -> dict[str, Path]:
+def _found(folder: Folder, address: Address, name: str, known_parts: Iterable[str]) -> dict[str, Path]:
     """The log files that `name` means, by instance or part. Raises NotFound with the known names."""
-    parts = {part: folder.logs / f"{part}.log" for part in (*PARTS, *_routers(folder))}
+    parts = {part: folder.logs / f"{part}.log" for part in known_parts}
     if name in parts and parts[name].exists():
         return {name: parts[name]}
     instances = _instances(folder, address)
@@ -74,16 +80,12 @@ def _found(folder: Folder, address: Address, name: str) -> dict[str, Path]:
         )
     services = sorted({service for service, _ in instances.values()})
     there = [part for part, path in parts.items() if path.exists()]
+    if not services and not there:
+        raise NotFound("nothing has run here yet, so there are no logs", remedy=f"milkrun up {folder.path}")
     raise NotFound(
         f"there is no log of {name!r}; there are: {', '.join([*services, *instances, *there]) or 'none'}",
         remedy="milkrun status",
     )
-
-
-def _routers(folder: Folder) -> list[str]:
-    with contextlib.suppress(MilkrunError):
-        return sorted(folder.load_environment().routers)
-    return []
 
 
 def _instances(folder: Folder, address: Address) -> dict[str, tuple[str, Path]]:

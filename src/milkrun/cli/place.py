@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from milkrun.cli import terminal
 from milkrun.errors import NotFound
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
+    from milkrun.settings.environment import Environment
     from milkrun.settings.folder import Folder
 
 
@@ -18,6 +20,7 @@ class Place:
 
     def __init__(self, env: Path | None) -> None:
         self._env = env
+        self._environment: Environment | None = None
 
     def folder(self) -> Folder:
         """The environment's folder. Raises NotFound when there is none here or above."""
@@ -41,10 +44,23 @@ class Place:
                 raise
             return None
 
+    def environment(self) -> Environment | None:
+        """What milkrun.toml says, or what runs was started with while it is wrong; None in no environment.
+
+        Raises InputRefused for a wrong milkrun.toml when nothing runs here.
+        """
+        if self._environment is None and (folder := self.folder_if_any()):
+            from milkrun.up.record import environment
+
+            self._environment, why = environment(folder)
+            if why:
+                terminal.say(f"milkrun: {why}")
+        return self._environment
+
     def address(self, url: str = "") -> Address:
         """Where the registry is: `url`, else CONSUL_HTTP_ADDR, else milkrun.toml's, else port 8500."""
         from milkrun.consul import Address
 
-        if not url and not os.environ.get("CONSUL_HTTP_ADDR") and (folder := self.folder_if_any()):
-            url = f"http://{folder.load_environment().registry.http}"
+        if not url and not os.environ.get("CONSUL_HTTP_ADDR") and (environment := self.environment()):
+            url = f"http://{environment.registry.http}"
         return Address.from_environment(url)

@@ -11,6 +11,7 @@ import click
 from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.errors import Degraded, NotFound, RegistryUnreachable
+from milkrun.settings.text import nearest
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
@@ -37,7 +38,7 @@ def status(place: Place, service: str | None, watch: bool, json: bool, registry:
     try:
         view = asyncio.run(look(address, service))
     except RegistryUnreachable as error:
-        raise _with_hint(error, place) from error
+        raise _with_hint(error, place, address) from error
     if json:
         terminal.data(view)
     else:
@@ -62,17 +63,18 @@ async def look(address: Address, service: str | None = None) -> View:
     known = [one.service for one in shown.services]
     found = [name for name in known if name == service]
     if not found:
+        near = nearest(service, known)
         raise NotFound(
             f"there is no service {service!r}; there are: {', '.join(known) or 'none'}",
-            remedy=f"milkrun status {known[0]}" if known else "milkrun status",
+            remedy=f"did you mean {near}?" if near else "`milkrun status` shows all of them",
         )
     return view(facts, registry=address.url, now=time.time(), only=found[0])
 
 
-def _with_hint(error: RegistryUnreachable, place: Place) -> RegistryUnreachable:
+def _with_hint(error: RegistryUnreachable, place: Place, address: Address) -> RegistryUnreachable:
     """The error, with what this machine itself knows of the environment's `up`."""
     folder = place.folder_if_any()
-    if folder is None:
+    if folder is None or address != place.address():
         return error
     from milkrun.up.record import load
 
@@ -93,7 +95,7 @@ def _watch(address: Address, service: str | None, *, json: bool) -> None:
 
     from milkrun.cli.view_text import status_lines
 
-    if terminal.is_for_a_person() and not json:
+    if terminal.can_be_redrawn() and not json:
         _watch_live(address, service)
         return
     last: View | str | None = None
@@ -118,12 +120,13 @@ def _watch_live(address: Address, service: str | None) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    from milkrun.cli.view_text import status_lines
+    from milkrun.cli.view_text import watch_lines
 
     with Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
-                lines = status_lines(asyncio.run(look(address, service)))
+                view = asyncio.run(look(address, service))
+                lines = watch_lines(view, live.console.width, live.console.height)
             except RegistryUnreachable as error:
                 lines = [error.message, f"next: {error.remedy}"]
             live.update(Group(*(terminal.coloured(line) for line in lines)), refresh=True)

@@ -22,6 +22,11 @@ def is_for_a_person() -> bool:
     return sys.stdout.isatty()
 
 
+def can_be_redrawn() -> bool:
+    """Whether stdout is a terminal on which a screen can be shown again and again in the same place."""
+    return is_for_a_person() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
 def show(lines: Iterable[str]) -> None:
     """The lines are on stdout; on a terminal with the states in colour."""
     if is_for_a_person() and not os.environ.get("NO_COLOR"):

@@ -11,7 +11,27 @@ WHY_AT_MOST = 60
 
 def status_lines(view: View) -> list[str]:
     """All of the view, the services first and what to do next at the end."""
-    lines = [_headline(view)]
+    return [_headline(view), *_body(view), *problem_lines(view)]
+
+
+def watch_lines(view: View, width: int, height: int) -> list[str]:
+    """The view on a screen of this size: what needs a person stands at the top, and no line is broken."""
+    lines = [_headline(view), *problem_lines(view), *_body(view)]
+    if len(lines) > height:
+        rest = len(lines) - height + 1
+        lines = [
+            *lines[: height - 1],
+            f"... {rest} more lines; `milkrun status -w SERVICE` shows one service",
+        ]
+    return [_cut(line, width) for line in lines]
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(0, width - 1)] + "…"
+
+
+def _body(view: View) -> list[str]:
+    lines: list[str] = []
     for service in view.services:
         lines += ["", *service_lines(service)]
     if not view.services:
@@ -23,7 +43,7 @@ def status_lines(view: View) -> list[str]:
         lines += ["", "agents", *(f"  {agent.host}: {_units(agent)}" for agent in view.agents)]
     if view.parts:
         lines += ["", "parts", *_parts(view)]
-    return [*lines, *problem_lines(view)]
+    return lines
 
 
 def _headline(view: View) -> str:
@@ -102,22 +122,20 @@ def _traffic(by_router: dict[str, str]) -> str:
 
 
 def _shortened(reason: str) -> str:
-    line = " ".join(reason.split())
-    return line if len(line) <= WHY_AT_MOST else line[: WHY_AT_MOST - 1] + "…"
+    return _cut(" ".join(reason.split()), WHY_AT_MOST)
 
 
 def _routers(routers: list[RouterView]) -> list[str]:
     return table(
-        ["ROUTER", "SERVICE", "COMMIT", ">GENERATION", ">RELOADS", "STATE", "STATS"],
+        ["ROUTER", "COMMIT", ">GEN", ">RELOADS", "STATE", "STATS"],
         [
             [
                 router.router,
-                router.service,
                 short(router.commit),
                 str(router.generation),
                 str(router.reloads),
                 router_state(router),
-                router.stats,
+                router.stats.removeprefix("http://"),
             ]
             for router in routers
         ],

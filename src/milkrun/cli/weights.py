@@ -11,6 +11,7 @@ import click
 from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.errors import Degraded, NotFound, UsageError
+from milkrun.settings.text import nearest
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
@@ -49,7 +50,9 @@ def weights(
         _show(address, service, json=json)
         return
     wanted = parse_pairs(pairs)
-    change = asyncio.run(_change(place.folder(), service, wanted))
+    folder, environment = place.folder(), place.environment()
+    branch = environment.git.branch if environment else "main"
+    change = asyncio.run(_change(folder, branch, service, wanted))
     _tell(change)
     reports = None
     start = time.monotonic()
@@ -111,17 +114,16 @@ def _show(address: Address, service: str, *, json: bool) -> None:
         raise click.exceptions.Exit(Degraded.exit_status)
 
 
-async def _change(folder: Folder, service: str, wanted: dict[VersionName, float]) -> Change:
+async def _change(folder: Folder, branch: str, service: str, wanted: dict[VersionName, float]) -> Change:
     """The weights are in the last commit of the branch."""
-    from milkrun.model import service_name
+    from milkrun.model import ServiceName
     from milkrun.repository import Repository, commit_file
     from milkrun.settings import deploy
 
-    name = service_name(service)
-    branch = folder.load_environment().git.branch
     repository = await Repository.open(folder.path)
     head = await repository.head(branch)
-    file = folder.deploy_file(name)
+    name = ServiceName(service)
+    file = folder.deploy_file(service)
     old = await _deploy_file(repository, head, file, service)
     new = deploy.change_weights(old, wanted, file)
     weights = deploy.parse(new, file).weights
@@ -136,17 +138,15 @@ async def _change(folder: Folder, service: str, wanted: dict[VersionName, float]
 
 
 async def _deploy_file(repository: Repository, head: CommitId, file: str, service: str) -> bytes:
-    try:
+    files = await repository.files(head, "deploy")
+    if file in files:
         return await repository.read(head, file, DEPLOY_FILE_AT_MOST)
-    except NotFound as error:
-        files = await repository.files(head, "deploy")
-        known = [
-            path.removeprefix("deploy/").removesuffix(".json") for path in files if path.endswith(".json")
-        ]
-        raise NotFound(
-            f"git has no service {service!r}: there is no {file}; there are: {', '.join(known) or 'none'}",
-            remedy=f"milkrun weights {known[0]}" if known else f"write {file} and commit it",
-        ) from error
+    known = [path.removeprefix("deploy/").removesuffix(".json") for path in files if path.endswith(".json")]
+    near = nearest(service, known)
+    raise NotFound(
+        f"git has no service {service!r}: there is no {file}; there are: {', '.join(known) or 'none'}",
+        remedy=f"did you mean {near}?" if near else f"write {file} and commit it",
+    )
 
 
 def _tell(change: Change) -> None:

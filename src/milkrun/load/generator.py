@@ -70,7 +70,10 @@ def check(plan: Plan) -> None:
         good = False
     if not good:
         raise UsageError(
-            f"{plan.url[:200]!r} is not an HTTP address", remedy="for example http://localhost:8212/milk"
+            f"{plan.url[:200]!r} is not an HTTP address",
+            remedy="for example http://localhost:8212/milk"
+            if "://" in plan.url
+            else f"http://{plan.url[:200]}",
         )
     for name, value, unit in (
         ("rate", plan.rate, "requests a second"),

@@ -35,9 +35,15 @@ def change_weights(data: bytes, weights: dict[VersionName, float], file: str) ->
     Raises NotFound for a version that has no line in the file, InputRefused when the old text or the new one
     is not a wish that can be followed.
     """
-    tree = json_tree.read(data, file)
-    known = list(_Judge(file).wish(tree).versions)
-    for version in weights:
+    try:
+        tree = json_tree.read(data, file)
+        known = list(_Judge(file).wish(tree).versions)
+    except InputRefused as error:
+        remedy = error.remedy or f"mend {file} and commit; its weights can be changed then"
+        raise InputRefused(error.reason, file=error.file, line=error.line, remedy=remedy) from error
+    for version, weight in weights.items():
+        if weight > WEIGHT_AT_MOST:
+            raise InputRefused(f"a weight of {weight:g} is too large; {WEIGHT_AT_MOST:g} is the most")
         if version not in known:
             raise NotFound(
                 f"{file} has no version {version}; it has {', '.join(known) or 'none'}",

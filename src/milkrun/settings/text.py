@@ -37,7 +37,13 @@ def shown(word: str) -> str:
     return f"`{quoted[:80]}{'...' if len(quoted) > 80 else ''}`"
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word nearest to `word`; empty when none is near."""
+    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean `x`?)` with the known word nearest to `word`, or nothing when none is near."""
-    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
-    return f" (did you mean `{near[0]}`?)" if near else ""
+    near = nearest(word, known)
+    return f" (did you mean `{near}`?)" if near else ""

@@ -6,12 +6,13 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from milkrun.errors import TimedOut
+from milkrun.errors import InputRefused, TimedOut
+from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
 from milkrun.up.parts import ROUTER_STOP_S, Kind, Part, parts, stop_order
 from milkrun.up.process import PartProcess
-from milkrun.up.record import Record, load, the_only_up
+from milkrun.up.record import Record, environment, load, the_only_up
 from milkrun.up.run import services
 from milkrun.up.stopping import stop
 
@@ -23,12 +24,20 @@ async def down(folder: Folder, say: Callable[[str], None]) -> bool:
     """Nothing of the environment runs here. False when nothing ran before either."""
     record = load(folder)
     up = PartProcess.adopt(record.up.identity, lambda _: None) if record else None
-    known = parts(folder.load_environment(), services(folder))
+    known = parts(_environment(folder), services(folder))
     if record and up:
         await _tell_up(record, up, known, say)
         return True
     with the_only_up(folder):
         return await _stop_leftovers(folder, known, say)
+
+
+def _environment(folder: Folder) -> Environment:
+    """What the environment is, as far as that can be known: a stop is not to fail for a wrong file."""
+    try:
+        return environment(folder)[0]
+    except InputRefused:
+        return Environment(name="unknown")  # the routers are found by their locks
 
 
 async def _tell_up(record: Record, up: PartProcess, known: list[Part], say: Callable[[str], None]) -> None:

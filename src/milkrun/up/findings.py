@@ -20,8 +20,7 @@ from milkrun.router.haproxy import binary
 from milkrun.settings import deploy, service
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
-from milkrun.up import leftovers, ports
-from milkrun.up.record import load
+from milkrun.up import leftovers, ports, record
 from milkrun.up.run import services
 from milkrun.up.supervisor import leftover_pids
 
@@ -46,8 +45,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-async def examine(folder: Folder | None, address: Address) -> list[Finding]:
-    """All findings, the machine first, then the environment's files, then what runs."""
+async def examine(folder: Folder | None, address: Address | None) -> list[Finding]:
+    """All findings, the machine first, then the environment's files, then what runs.
+
+    `address` is None when nothing says where the registry is.
+    """
     found = [_python(), await _git(), _haproxy()]
     environment: Environment | None = None
     if folder is None:
@@ -56,7 +58,9 @@ async def examine(folder: Folder | None, address: Address) -> list[Finding]:
         )
     else:
         try:
-            environment = folder.load_environment()
+            environment, why = record.environment(folder)
+            if why:
+                folder.load_environment()
             found.append(_ok("milkrun.toml", f"{environment.name}: valid"))
         except MilkrunError as error:
             found.append(_fail("milkrun.toml", error))
@@ -64,6 +68,7 @@ async def examine(folder: Folder | None, address: Address) -> list[Finding]:
         found += [one async for one in _repository(folder, environment)]
     if folder and environment:
         found += _ports(folder, environment)
+    if folder:
         found.append(_up(folder))
     return [
         *found,
@@ -165,10 +170,10 @@ def _ports(folder: Folder, environment: Environment) -> Iterator[Finding]:
 
 
 def _up(folder: Folder) -> Finding:
-    record = load(folder)
+    known = record.load(folder)
     running = leftovers.parts(folder)
-    if record and record.up.alive():
-        return _ok("up", f"runs (pid {record.up.pid}) with {', '.join(sorted(running)) or 'no part'}")
+    if known and known.up.alive():
+        return _ok("up", f"runs (pid {known.up.pid}) with {', '.join(sorted(running)) or 'no part'}")
     if running:
         return _warn(
             "up",
@@ -183,7 +188,10 @@ def _runs(folder: Folder | None) -> bool:
     return folder is None or bool(leftovers.parts(folder))
 
 
-async def _registry(address: Address, runs: bool) -> AsyncIterator[Finding]:
+async def _registry(address: Address | None, runs: bool) -> AsyncIterator[Finding]:
+    if address is None:
+        yield _warn("registry", "not asked: nothing says where it is", "mend milkrun.toml, then once more")
+        return
     try:
         async with Registry(address) as registry:
             start = time.time()

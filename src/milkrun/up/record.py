@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from milkrun.agent.units.identity import Identity, identity
-from milkrun.errors import Conflict, MilkrunError
+from milkrun.errors import Conflict, InputRefused, MilkrunError
+from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up.lock import only_one
 
@@ -28,9 +29,10 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """All of up.json. `ready` once every service was up."""
+    """All of up.json. `ready` once every service was up; `environment` is what it was started with."""
 
     up: Known
+    environment: Environment | None = None
     ready: bool = False
     parts: dict[str, Known] = {}
 
@@ -41,6 +43,20 @@ def load(folder: Folder) -> Record | None:
         return msgspec.json.decode(folder.up_file.read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def environment(folder: Folder) -> tuple[Environment, str]:
+    """What milkrun.toml says; while that is refused, what runs here was started with, and why that is taken.
+
+    Raises InputRefused when it is refused and nothing runs here.
+    """
+    try:
+        return folder.load_environment(), ""
+    except InputRefused as error:
+        record = load(folder)
+        if record is None or record.environment is None:
+            raise
+        return record.environment, f"{error.message}; goes on with what `milkrun up` was started with"
 
 
 def save(folder: Folder, record: Record) -> None:

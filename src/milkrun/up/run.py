@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ async def _run(
     say: Callable[[str], None],
     when_up: Callable[[Facts], None],
 ) -> None:
-    supervisor = Supervisor(folder, wanted, say)
+    supervisor = Supervisor(folder, environment, wanted, say)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.told_to_stop)
@@ -98,11 +99,10 @@ async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[s
     """The registry answers, or has had its time to."""
     end = time.monotonic() + ANSWERS_S
     while time.monotonic() < end and not stopping.is_set():
-        try:
+        with contextlib.suppress(MilkrunError):
             if await registry.leader():
                 return
-        except MilkrunError:
-            await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(LOOK_S)
     if not stopping.is_set():
         say(f"the registry does not answer after {ANSWERS_S:g} s; goes on without it")
 

@@ -14,6 +14,7 @@ from milkrun.agent.units import logfile
 from milkrun.agent.units.identity import Identity, identity
 from milkrun.agent.units.program import Program
 from milkrun.errors import MilkrunError
+from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
 from milkrun.up.backoff import Backoff
@@ -29,8 +30,11 @@ LAST_WORDS_AT_MOST = 300
 class Supervisor:
     """The parts of one environment. `say` gets a line for each thing that a person may want to know."""
 
-    def __init__(self, folder: Folder, parts: list[Part], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Folder, environment: Environment, parts: list[Part], say: Callable[[str], None]
+    ) -> None:
         self._folder = folder
+        self._environment = environment
         self._parts = parts
         self._say = say
         self._running: dict[str, PartProcess] = {}
@@ -88,7 +92,7 @@ class Supervisor:
         """How the part's process ended, after it did."""
         program = Program(
             arguments=[sys.executable, "-m", "milkrun", "--env", str(self._folder.path), *part.arguments],
-            environment=_environment(),
+            environment=_variables(),
             folder=self._folder.path,
             log=self._folder.logs / f"{part.name}.log",
         )
@@ -117,7 +121,8 @@ class Supervisor:
         if me is None:
             raise MilkrunError("/proc does not show this process", remedy="mount /proc")
         parts = {name: Known(identity=process.identity) for name, process in self._running.items()}
-        save(self._folder, Record(up=Known(identity=me), ready=self._ready, parts=parts))
+        record = Record(up=Known(identity=me), environment=self._environment, ready=self._ready, parts=parts)
+        save(self._folder, record)
 
 
 async def take_over(found: dict[str, Identity], wanted: set[str], limit_s: float) -> None:
@@ -143,7 +148,7 @@ def leftover_pids(folder: Folder) -> set[int]:
     }
 
 
-def _environment() -> dict[str, str]:
+def _variables() -> dict[str, str]:
     """The caller's variables without Consul's: the parts talk to this environment's own registry."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
 

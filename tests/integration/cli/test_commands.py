@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import urllib.request
 
 import msgspec
@@ -82,6 +84,45 @@ def test_a_bad_file_is_told_by_status_and_its_service_keeps_what_it_had(running)
         file.write_text(good)
         running.commit("Mended")
     assert running.milkrun("weights", "farmer", "0.0.1=50", "0.0.2=50").returncode == 0
+    assert running.milkrun("status").returncode == 0
+
+
+def test_a_wrong_milkrun_toml_keeps_nobody_from_looking_shifting_traffic_or_restarting_a_part(running):
+    file = running.path / "milkrun.toml"
+    good = file.read_text()
+    file.write_text(good.replace("service =", "servce =", 1))
+    try:
+        done = running.milkrun("status")
+        assert done.returncode == 0, done.stderr
+        assert re.match(
+            r"milkrun: milkrun\.toml:\d+: .*did you mean `service`\?\); goes on with", done.stderr
+        )
+        assert running.milkrun("weights", "goat", "0.0.1=7", "0.0.2=3").returncode == 0
+        done = running.milkrun("doctor")
+        assert done.returncode == 7
+        assert re.search(r"fail  milkrun.toml +milkrun\.toml:\d+: ", done.stdout)
+        before = running.processes()["lb-goat"]
+        os.kill(before, signal.SIGKILL)
+        running.eventually(lambda: running.processes().get("lb-goat", before) != before)
+        assert running.milkrun("weights", "goat", "0.0.1=3", "0.0.2=7").returncode == 0
+    finally:
+        file.write_text(good)
+
+
+def test_a_service_whose_files_leave_git_ends(running):
+    before = running.processes()
+    (running.path / "services" / "cow.toml").write_text(
+        'command = ["{python}", "apps/goat.py"]\n[health]\ninterval_s = 0.1\n'
+    )
+    deploy = running.path / "deploy" / "cow.json"
+    deploy.write_text('{"version=1+b": {"replicas": 1}}')
+    running.git("add", "--all")
+    running.commit("A cow")
+    running.eventually(lambda: "1 of 1 healthy" in running.milkrun("status", "cow").stdout)
+    running.git("rm", "--quiet", "deploy/cow.json", "services/cow.toml")
+    running.commit("No cow")
+    running.eventually(lambda: running.processes() == before)
+    running.eventually(lambda: running.milkrun("status", "cow").returncode == 3)
     assert running.milkrun("status").returncode == 0
 
 

@@ -62,6 +62,22 @@ def test_a_taken_port_is_named_with_its_holder_and_the_setting(farm):
     assert farm.processes() == {}
 
 
+def test_down_stops_all_though_milkrun_toml_is_wrong_and_up_is_dead(farm):
+    up = farm.up()
+    up.kill()
+    up.wait()
+    (farm.path / "milkrun.toml").write_text("name = ")
+    done = farm.milkrun("up")
+    assert done.returncode == 8
+    assert "milkrun.toml:1: not TOML" in done.stderr
+    done = farm.milkrun("down")
+    assert done.returncode == 0, done.stderr
+    ended = re.findall(r"(\S+) has ended", done.stderr)
+    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert "left over" not in done.stderr
+    assert farm.processes() == {}
+
+
 def test_detach_returns_when_all_is_up_and_down_stops_it(farm):
     done = farm.milkrun("up", "--detach")
     assert done.returncode == 0, done.stderr

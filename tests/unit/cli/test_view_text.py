@@ -7,7 +7,7 @@ from textwrap import dedent
 from msgspec.structs import replace
 
 from milkrun.cli.explain import explain_lines
-from milkrun.cli.view_text import status_lines, weights_lines
+from milkrun.cli.view_text import status_lines, watch_lines, weights_lines
 from milkrun.model import CommitId, Health, Instance, InstanceId, Refusal
 from milkrun.overview.explain import explain
 from milkrun.overview.facts import Facts
@@ -45,8 +45,8 @@ def test_status_of_a_farm_in_order(farm: Facts):
           goat-0.0.2-shed-8103  127.0.0.1:8103  passing  serving  -
 
         routers
-          ROUTER             SERVICE  COMMIT   GENERATION  RELOADS  STATE    STATS
-          lb-goat-shed-8202  goat     4c1266d           7        0  in step  http://127.0.0.1:8404/monitor
+          ROUTER             COMMIT   GEN  RELOADS  STATE    STATS
+          lb-goat-shed-8202  4c1266d    7        0  in step  127.0.0.1:8404/monitor
 
         agents
           shed: 3 healthy
@@ -111,3 +111,22 @@ def test_an_empty_registry_says_what_to_add():
     lines = status_lines(seen(Facts()))
     assert lines[0].startswith("no environment published: gitsync does not report")
     assert "no services yet: add services/NAME.toml and deploy/NAME.json, and commit" in lines
+
+
+def test_on_a_small_screen_what_needs_a_person_stands_at_the_top(farm: Facts):
+    router = replace(farm.routers[0], held=["git gives the traffic to 0.0.3, which has nobody to serve it"])
+    small = watch_lines(seen(replace(farm, routers=[router])), 60, 8)
+    assert len(small) == 8
+    assert all(len(line) <= 60 for line in small)
+    assert small[2:5] == [
+        "problems",
+        "  lb-goat-shed-8202 holds: git gives the traffic to 0.0.3, …",
+        "next: milkrun explain goat",
+    ]
+    assert small[-1].startswith("... ")
+    large = watch_lines(seen(farm), 200, 100)
+    assert large == status_lines(seen(farm))
+
+
+def test_a_usual_farm_fits_in_eighty_columns(farm: Facts):
+    assert max(map(len, status_lines(seen(farm)))) <= 80
