@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
@@ -21,6 +22,8 @@ from milkrun.model import ServiceName
 ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
 ANSWER_WAIT_S = 10.0
 TXN_OPERATIONS_AT_MOST = 64
+
+_INDEX = re.compile(r"[0-9]{1,20}")
 
 _T = TypeVar("_T")
 
@@ -59,12 +62,16 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A registry's answer. `index` is X-Consul-Index, at least 1; `filtered` says that an ACL narrowed it."""
+    """A registry's answer. `index` is X-Consul-Index, at least 1.
+
+    `doubt` says why the answer may not be the whole truth, empty when it is: an ACL narrowed it, the server
+    knows no leader, or it has no index and so is no registry's.
+    """
 
     status: int
     index: int
     body: bytes
-    filtered: bool = False
+    doubt: str = ""
 
 
 class Registry:
@@ -125,11 +132,12 @@ class Registry:
                 else "",
             )
         index = reply.headers.get("X-Consul-Index", "")
+        known = _INDEX.fullmatch(index) is not None
         return Answer(
             status=reply.status,
-            index=max(1, int(index)) if index.isascii() and index.isdigit() else 1,
+            index=max(1, int(index)) if known else 1,
             body=data,
-            filtered=reply.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true",
+            doubt=_doubt(reply.headers, indexed=known),
         )
 
     async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
@@ -147,7 +155,12 @@ class Registry:
     async def get(self, key: str) -> wire.Pair | None:
         """The entry under `key`, None when there is none."""
         answer = await self.ask("GET", _kv(key), accept=(200, 404))
-        return None if answer.status == 404 else decode(answer.body, list[wire.Pair])[0]
+        if answer.status == 404:
+            return None
+        found = decode(answer.body, list[wire.Pair])
+        if len(found) != 1:  # a key that is not there is a 404; an empty list is a registry in trouble
+            raise RegistryRefused(f"the registry answered {len(found)} entries for the key {key}", status=200)
+        return found[0]
 
     async def entries(self, prefix: str) -> list[wire.Pair]:
         """All entries whose key starts with `prefix`, by key."""
@@ -226,7 +239,7 @@ class Registry:
         """The id of a new session that lives while it is renewed within `ttl_s` seconds (10 to 86400)."""
         body = {"Name": name, "TTL": f"{ttl_s}s", "Behavior": behavior, "LockDelay": f"{lock_delay_s}s"}
         answer = await self.ask("PUT", "/v1/session/create", body=msgspec.json.encode(body))
-        return decode(answer.body, dict[str, str])["ID"]
+        return decode(answer.body, wire.Created).id
 
     async def renew_session(self, session: str) -> bool:
         """True when the session lives on; False when it is gone."""
@@ -246,10 +259,18 @@ def decode(body: bytes, shape: type[_T]) -> _T:
     """The typed value of a registry's JSON; an answer of another shape is refused, never half-read."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RegistryRefused(
             f"the registry's answer is not what Consul would say: {error}", status=200
         ) from error
+
+
+def _doubt(headers: Mapping[str, str], *, indexed: bool) -> str:
+    if headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true":
+        return "the registry shows this token only a part of the answer"
+    if headers.get("X-Consul-KnownLeader", "") == "false":
+        return "the registry has no leader at the moment"
+    return "" if indexed else "the answer has no X-Consul-Index: it is not a registry's own"
 
 
 def kv_set(key: str, value: bytes) -> dict[str, Any]:

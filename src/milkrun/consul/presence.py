@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import random
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from milkrun.consul.session import TTL_S, Session
 from milkrun.errors import MilkrunError, RegistryRefused
 
 RETRY_S = 0.5
+REWRITE_S = 60.0
 
 
 class Presence:
@@ -41,7 +44,7 @@ class Presence:
         self._report_key = report_key
         self._session_file = state_dir / "session"
         resume = ""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # then it is a new session
             resume = self._session_file.read_text().strip()
         self.session = Session(
             registry, registration.id, behavior="delete", lock_delay_s=lock_delay_s, resume=resume
@@ -49,7 +52,13 @@ class Presence:
         self._report = b""
         self._foreign = False
         self._changed = asyncio.Event()
+        self.reported = asyncio.Event()
         self._log = structlog.get_logger("presence")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The component's id in the catalog, and its report's key."""
+        return self._registration.id, self._report_key
 
     def publish(self, report: msgspec.Struct) -> None:
         """The report is written soon; an older one that was not written yet is dropped."""
@@ -58,6 +67,10 @@ class Presence:
             self._report = encoded
             self._changed.set()
 
+    def move(self, address: str) -> None:
+        """The catalog has the component at this address with its next sign of life."""
+        self._registration.address = address
+
     async def run(self) -> None:
         """Never returns. Returns control to its TaskGroup only by cancellation."""
         async with asyncio.TaskGroup() as tasks:
@@ -65,6 +78,22 @@ class Presence:
             tasks.create_task(self._remember_session())
             tasks.create_task(self._heartbeat())
             tasks.create_task(self._write_reports())
+
+    async def move_to(self, successor: Presence) -> None:
+        """This one is out of the catalog and its report is gone, but not before its successor in the same
+        `state_dir` has reported: nobody who waits for reports may find none in between.
+        """
+        await successor.reported.wait()
+        while True:
+            try:
+                if self._report_key != successor._report_key:
+                    await self._registry.delete(self._report_key)
+                if self._registration.id != successor._registration.id:
+                    await self._registry.deregister(self._registration.id)
+            except MilkrunError:
+                await asyncio.sleep(_jittered(RETRY_S))
+            else:
+                return
 
     async def end(self) -> None:
         """The component is out of the catalog and its report is gone, if the registry can be told so."""
@@ -80,31 +109,44 @@ class Presence:
         while True:
             await self.session.changed.wait()
             self.session.changed.clear()
-            self._session_file.write_text(self.session.id)
+            self._remember(self.session.id)
             self._changed.set()
 
+    def _remember(self, session: str) -> None:
+        try:
+            descriptor = os.open(
+                self._session_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+            )
+            with os.fdopen(descriptor, "w") as file:
+                file.write(session)
+        except OSError as error:
+            self._log.warning("the session is not kept for a restart", why=str(error))
+
     async def _heartbeat(self) -> None:
-        registered = False
+        registered: str | None = None
         while True:
             pause = TTL_S / 5
             try:
-                if not registered:
+                address = self._registration.address
+                if registered != address:
                     await self._registry.register(self._registration)
-                    registered = True
+                    registered = address
                 if self._registration.check:
                     await self._registry.report(self._registration.check.check_id, "passing", "alive")
             except RegistryRefused:
-                registered, pause = False, RETRY_S
+                registered, pause = None, RETRY_S
             except MilkrunError:
                 pause = RETRY_S
-            await asyncio.sleep(pause)
+            await asyncio.sleep(_jittered(pause))
 
     async def _write_reports(self) -> None:
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):  # then it is written again: somebody may have deleted it
+                async with asyncio.timeout(_jittered(REWRITE_S)):
+                    await self._changed.wait()
             self._changed.clear()
             while not await self._written():
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(_jittered(RETRY_S))
             self._foreign = False
 
     async def _written(self) -> bool:
@@ -112,6 +154,7 @@ class Presence:
             return True  # there is nothing to write yet, or the new session will ask for it
         try:
             if await self._registry.put(self._report_key, self._report, acquire=self.session.id):
+                self.reported.set()
                 return True
             if not self._foreign:
                 self._log.warning(
@@ -132,3 +175,7 @@ def component(
     return wire.Registration(
         id=service_id, name=name, address=address, port=port, meta=meta or {}, check=check
     )
+
+
+def _jittered(pause_s: float) -> float:
+    return pause_s * (0.75 + random.random() / 2)  # noqa: S311

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 
 import structlog
@@ -12,6 +13,8 @@ from milkrun.consul.client import Registry
 from milkrun.errors import MilkrunError
 
 TTL_S = 15
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Session:
@@ -28,18 +31,22 @@ class Session:
         self._behavior = behavior
         self._lock_delay_s = lock_delay_s
         self._renewed = 0.0
-        self.id = resume
+        self.id = (
+            resume if _ID.fullmatch(resume) else ""
+        )  # a torn file must not stand between us and a session
         self.changed = asyncio.Event()
 
     async def ensure(self) -> str:
         """The id of a live session: the old one renewed, or a new one. Raises when the registry is away."""
+        asked = time.monotonic()  # its TTL runs from then at the earliest, not from when the answer came
         if self.id and await self._registry.renew_session(self.id):
-            self._renewed = time.monotonic()
+            self._renewed = asked
             return self.id
+        asked = time.monotonic()
         self.id = await self._registry.create_session(
             self._name, ttl_s=TTL_S, behavior=self._behavior, lock_delay_s=self._lock_delay_s
         )
-        self._renewed = time.monotonic()
+        self._renewed = asked
         self.changed.set()
         return self.id
 

@@ -1,14 +1,16 @@
 """A blocking watch on one registry query: each new answer once, whatever the registry does meanwhile.
 
 The rules are Consul's (documentation of blocking queries, and issue hashicorp/consul#5358): an index that
-goes backwards or an error starts over from zero; an index of zero counts as one; a filtered answer is an
-error, because a narrowed token must not look like vanished instances.
+goes backwards or an error starts over from zero; an index of zero counts as one; a filtered or leaderless
+answer is an error, because a narrowed token or an election must not look like vanished instances. A registry
+that answers at once with nothing new is asked ever more slowly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
@@ -21,26 +23,41 @@ from milkrun.errors import MilkrunError, RegistryRefused
 WAIT_S = 60
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
+HELD_BACK_S = 1.0
+"""A blocking query that took this long was held back: asking again at once costs nobody much."""
 
 
-class Cursor(msgspec.Struct, frozen=True):
-    """Where a watch stands: the index to ask with (0: at once) and the errors since the last answer."""
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a watch stands: the index to ask with (0: at once), the errors since the last answer, and the
+    answers in a row that came at once and brought the index no further.
+    """
 
     index: int = 0
     errors: int = 0
+    idle: int = 0
 
-    def answered(self, index: int) -> Cursor:
-        """The cursor after an answer with this index: forward, or from zero when the index went back."""
+    def answered(self, index: int, *, held_back: bool) -> Cursor:
+        """The cursor after an answer: at its index, or from zero when that went back.
+
+        `held_back` says that the registry kept the question until its time was over, as it should.
+        """
         index = max(1, index)
-        return Cursor(index=index if index >= self.index else 0)
+        if index < self.index:
+            return Cursor(idle=self.idle + 1)
+        if self.index == 0:
+            return Cursor(index=index, idle=self.idle)
+        return Cursor(index=index, idle=0 if held_back or index > self.index else self.idle + 1)
 
     def failed(self) -> Cursor:
         """The cursor after an error: from zero, with one more error to wait for."""
-        return Cursor(index=0, errors=self.errors + 1)
+        return Cursor(errors=self.errors + 1, idle=self.idle)
 
-    def retry_s(self, jitter: float) -> float:
+    def pause_s(self, jitter: float) -> float:
         """How long to wait before asking again; `jitter` is uniform in [0, 1)."""
-        ceiling: float = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self.errors - 1, 10))
+        times = max(self.errors, self.idle)
+        if not times:
+            return 0.0
+        ceiling: float = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(times - 1, 10))
         return ceiling * (0.5 + jitter / 2)
 
 
@@ -70,6 +87,7 @@ class Watch:
         cursor = Cursor()
         last: Answer | None = None
         while True:
+            asked = time.monotonic()
             try:
                 answer = await self._ask(cursor)
             except MilkrunError as error:
@@ -79,15 +97,16 @@ class Watch:
                     )
                 self.trouble = str(error)
                 cursor = cursor.failed()
-                await asyncio.sleep(cursor.retry_s(random.random()))  # noqa: S311
+                await asyncio.sleep(cursor.pause_s(random.random()))  # noqa: S311
                 continue
             if self.trouble:
                 log.info("the registry answers again", path=self._path)
             self.trouble = ""
-            cursor = cursor.answered(answer.index)
-            if last is None or answer != last:
+            cursor = cursor.answered(answer.index, held_back=time.monotonic() - asked >= HELD_BACK_S)
+            if answer != last:
                 last = answer
                 yield answer
+            await asyncio.sleep(cursor.pause_s(random.random()))  # noqa: S311
 
     async def _ask(self, cursor: Cursor) -> Answer:
         params = dict(self._params)
@@ -96,11 +115,11 @@ class Watch:
             params |= {"index": str(cursor.index), "wait": f"{WAIT_S}s"}
             wait_s = WAIT_S * (1 + 1 / 16) + 10
         answer = await self._registry.ask("GET", self._path, params=params, accept=(200, 404), wait_s=wait_s)
-        if answer.filtered:
+        if answer.doubt:
             raise RegistryRefused(
-                "the registry shows this token only a part of the answer",
-                status=200,
-                remedy="give the token read rights on the services and keys it needs",
+                answer.doubt,
+                status=answer.status,
+                remedy="give the token read rights on the services and keys it needs, or see to the registry",
             )
         if answer.status == 200:
             self._read(answer.body)

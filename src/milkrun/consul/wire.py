@@ -5,17 +5,16 @@ Source: Consul's HTTP API documentation; shapes checked against Consul 1.8.7 by 
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
 
 
 class Pair(msgspec.Struct, rename="pascal", kw_only=True):
-    """One KV entry. `value` is base64 on the wire; `data` is what it stands for."""
+    """One KV entry. `value` is base64 on the wire and null for an empty one; `data` is what it stands for."""
 
     key: str
-    value: str | None = None
+    value: bytes | None = None
     flags: int = 0
     lock_index: int = 0
     create_index: int = 0
@@ -25,7 +24,7 @@ class Pair(msgspec.Struct, rename="pascal", kw_only=True):
     @property
     def data(self) -> bytes:
         """The stored bytes."""
-        return base64.b64decode(self.value) if self.value else b""
+        return self.value or b""
 
 
 class Node(msgspec.Struct, kw_only=True):
@@ -64,6 +63,12 @@ class HealthEntry(msgspec.Struct, rename="pascal", kw_only=True):
     node: Node
     service: Service
     checks: list[Check] = []
+
+
+class Created(msgspec.Struct, kw_only=True):
+    """The answer to PUT /v1/session/create."""
+
+    id: str = msgspec.field(name="ID")
 
 
 class TxnError(msgspec.Struct, rename="pascal", kw_only=True):

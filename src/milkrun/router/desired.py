@@ -15,7 +15,6 @@ from enum import StrEnum
 
 import msgspec
 
-from milkrun.errors import InputRefused
 from milkrun.model import (
     SHARE_SLOTS,
     CommitId,
@@ -25,10 +24,8 @@ from milkrun.model import (
     ServiceName,
     VersionName,
     Wish,
-    endpoint,
-    instance_id,
-    version_name,
 )
+from milkrun.router import admission
 
 
 class Mode(StrEnum):
@@ -106,8 +103,9 @@ def desired(
     held: list[str] = []
     alarms: list[str] = []
     wish = _accepted(wish, known, held)
-    valid = _valid(instances, alarms)
-    braked = _braked(valid, known, down, alarms)
+    found = list(instances)
+    valid = admission.fitting(admission.valid(found, alarms), wish, known.state.versions, alarms)
+    braked = _braked(valid, known, down | admission.withdrawn(found), alarms)
     pool = _pool(valid, wish, known.state, braked, alarms)
     shares = _shares(pool, wish, known.state, held)
     mark = wish.mark
@@ -121,7 +119,7 @@ def desired(
             generation=mark.generation if mark and followed else known.generation,
         ),
         held=held,
-        alarms=alarms,
+        alarms=admission.told(alarms),
     )
 
 
@@ -142,22 +140,6 @@ def _accepted(wish: Wish, known: Known, held: list[str]) -> Wish:
         )
         return known.wish
     return wish
-
-
-def _valid(instances: Iterable[Instance], alarms: list[str]) -> list[Instance]:
-    """The instances whose every word may stand in a data plane; the others are left out, one by one (I3, I7)."""
-    valid = []
-    for instance in instances:
-        try:
-            instance_id(instance.id)
-            version_name(instance.version)
-            address, port = endpoint(instance.address, instance.port)
-        except InputRefused as refusal:
-            alarms.append(f"instance {instance.id[:80]!r} is left out: {refusal.reason}")
-            continue
-        weight = min(max(instance.weight, 1), 256)
-        valid.append(msgspec.structs.replace(instance, address=address, port=port, weight=weight))
-    return valid
 
 
 def _pool(

@@ -11,6 +11,7 @@ leaves. What drains now is removed by a later plan, when it is seen idle.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import assert_never
 
 import msgspec
 
@@ -19,11 +20,21 @@ from milkrun.router.desired import Mode, RoutingState, Server
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """One server as the data plane has it. `up` is the data plane's own probe; `in_flight` its open requests."""
+    """One server as the data plane has it.
+
+    `up` is the data plane's own probe, `in_flight` its open requests. `pooled` says that it takes what other
+    versions cannot serve.
+    """
 
     server: Server
     up: bool = True
     in_flight: int = 0
+    pooled: bool = False
+
+    @property
+    def takes(self) -> bool:
+        """Whether any new request can still reach it."""
+        return self.server.mode is Mode.SERVE or self.pooled
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +74,23 @@ class SetShares(msgspec.Struct, frozen=True, tag=True):
 Operation = Add | Change | Remove | SetShares
 
 
+def said(operation: Operation) -> str:
+    """What is still to do, for people."""
+    match operation:
+        case Add(version, server):
+            return f"{server.id} of {version} is not there"
+        case Change(version, server):
+            wish = "take requests" if server.mode is Mode.SERVE else "drain"
+            return f"{server.id} of {version} should {wish}"
+        case Remove(version, instance):
+            return f"{instance} of {version} should be gone"
+        case SetShares(shares):
+            parts = [f"{version} {share / 100:.2f} %" for version, share in shares.items()]
+            return f"the shares should be {', '.join(parts) or 'none'}"
+        case _:
+            assert_never(operation)
+
+
 def diff(observed: Observed, wanted: RoutingState) -> list[Operation]:
     """The operations that lead towards `wanted`; empty when nothing can or need be done now."""
     return [
@@ -76,7 +104,7 @@ def diff(observed: Observed, wanted: RoutingState) -> list[Operation]:
 def settled(observed: Observed, wanted: RoutingState) -> bool:
     """Whether users see what is wanted; servers on their way out may still be there, drained."""
     return all(isinstance(operation, Remove) for operation in diff(observed, wanted)) and not any(
-        seen.server.mode is Mode.SERVE and _leaves(version, seen, wanted)
+        seen.takes and _leaves(version, seen, wanted)
         for version, servers in observed.versions.items()
         for seen in servers.values()
     )
@@ -99,7 +127,7 @@ def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
 def _removals(observed: Observed, wanted: RoutingState) -> Iterator[Remove]:
     for version, servers in observed.versions.items():
         for seen in servers.values():
-            idle = seen.server.mode is Mode.DRAIN and seen.in_flight == 0
+            idle = not seen.takes and seen.in_flight == 0
             if idle and _leaves(version, seen, wanted):
                 yield Remove(version, seen.server.id)
 
@@ -128,7 +156,7 @@ def _drains(observed: Observed, wanted: RoutingState) -> Iterator[Change]:
             if target is None and not replaced:
                 continue  # it serves until the one that takes its place could be added
             drain = target is None or target.mode is Mode.DRAIN or _leaves(version, seen, wanted)
-            if drain and seen.server.mode is Mode.SERVE:
+            if drain and seen.takes:
                 yield Change(version, msgspec.structs.replace(seen.server, mode=Mode.DRAIN))
 
 

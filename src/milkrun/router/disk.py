@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from milkrun.errors import DataPlaneError
+
+_T = TypeVar("_T")
 
 
 def write(path: Path, data: bytes) -> None:
-    """The file holds `data`, also after a power cut; a reader sees the old content or the new, never a mix."""
-    if _same(path, data):
-        return
+    """The file holds `data`, also after a power cut; a reader sees the old content or the new, never a mix.
+
+    Raises DataPlaneError when the disk refuses: what is not on disk is not served either.
+    """
+    try:
+        if not _same(path, data):
+            _replace(path, data)
+    except OSError as error:
+        raise DataPlaneError(
+            f"{path} cannot be written ({error.strerror}); what is served stays as it is",
+            remedy="make room on the disk, or see who owns the folder",
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
@@ -31,6 +51,20 @@ def read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:
+        return None
+
+
+def load(path: Path, shape: type[_T]) -> _T | None:
+    """The value that was kept in the file; None when there is none, or nothing that can be understood."""
+    data = read(path)
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        structlog.get_logger("router").error(
+            "a file is damaged; going on without it", file=str(path), why=str(error)
+        )
         return None
 
 

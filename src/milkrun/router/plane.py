@@ -31,6 +31,10 @@ class DataPlane(Protocol):
         """How often the data plane was reloaded since this process watches it."""
 
     @property
+    def behind(self) -> str:
+        """Why it does not follow its settings yet (an address is taken, for example); empty when it does."""
+
+    @property
     def name(self) -> str:
         """What it is, with its version, for people."""
 

@@ -22,7 +22,7 @@ from milkrun.model import (
 )
 from milkrun.router import disk
 from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
-from milkrun.router.diff import Observed, diff, leaving, settled
+from milkrun.router.diff import Observed, diff, leaving, said, settled
 from milkrun.router.plane import DataPlane
 from milkrun.router.traffic import Ledger
 
@@ -49,13 +49,14 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     def instances(self, former_workers: int) -> dict[InstanceId, InstanceTraffic]:
         """Each server as the router's report says it; drained means that no process has a request for it."""
-        found = {}
+        found: dict[InstanceId, InstanceTraffic] = {}
         for servers in self.observed.versions.values():
             for name, seen in servers.items():
                 idle = seen.in_flight == 0 and former_workers == 0
                 draining = "drained" if idle else "draining"
-                state = "serving" if seen.server.mode is Mode.SERVE else draining
-                found[name] = InstanceTraffic(state=state, in_flight=seen.in_flight)
+                state = "serving" if seen.takes else draining
+                if name not in found or state == "serving":  # it may be in two versions: what serves counts
+                    found[name] = InstanceTraffic(state=state, in_flight=seen.in_flight)
         return found
 
 
@@ -67,7 +68,7 @@ class Reconciler:
     ) -> None:
         self._service = service
         self._plane = plane
-        self._file = folder / "known.json"
+        self._file = folder / f"{service}.known.json"
         self._ledger = Ledger()
         self._said = ""
         self._log = structlog.get_logger("router")
@@ -75,8 +76,7 @@ class Reconciler:
         self.served: Served | None = None
 
     def _remembered(self, *, accept_older: bool) -> Known:
-        data = disk.read(self._file)
-        known = msgspec.json.decode(data, type=Known) if data else Known()
+        known = disk.load(self._file, Known) or Known()
         if not accept_older:
             return known
         wish = msgspec.structs.replace(known.wish, mark=None)
@@ -96,41 +96,47 @@ class Reconciler:
         wanted = decision.state
         moved = observed.shares != wanted.shares
         if moved:
-            self._ledger = await self._counted(observed)
+            await self._count(observed)
         operations = diff(observed, wanted)
         await self._plane.apply(operations, wanted)  # also with none: the files and the pool are looked after
         for _ in range(PASSES_AT_MOST):
             if not operations:
                 break
             observed = await self._plane.observe()
-            if operations := diff(observed, wanted):
+            before, operations = operations, diff(observed, wanted)
+            if operations == before:
+                break  # it was not obeyed; asking again at once would not help
+            if operations:
                 await self._plane.apply(operations, wanted)
         if moved:
             self._ledger = self._ledger.new_window()
         self._say(decision)
         done = settled(observed, wanted)
-        before = self.served
-        changed = before is None or before.decision.known != decision.known or moved
+        last = self.served
+        changed = last is None or last.decision.known != decision.known or moved
         self.served = Served(
             decision=decision,
             observed=observed,
-            index=facts.index if done or before is None else before.index,
-            applied_at=time.time() if changed or before is None else before.applied_at,
-            drift=[] if done else [str(operation) for operation in diff(observed, wanted)][:10],
+            index=facts.index if done else last.index if last else 0,
+            applied_at=time.time() if changed or last is None or last.drift else last.applied_at,
+            drift=[] if done else [said(operation) for operation in diff(observed, wanted)][:10],
             busy=not done or leaving(observed, wanted) or _draining(observed, wanted),
         )
         return self.served
 
-    async def traffic(self) -> dict[VersionName, VersionTraffic]:
-        """The versions' figures, read now."""
-        if self.served is None:
-            return {}
-        self._ledger = await self._counted(self.served.observed)
-        return self._ledger.report(self.served.observed.shares)
+    async def count(self) -> None:
+        """The versions' figures are of now."""
+        if self.served:
+            await self._count(self.served.observed)
 
-    async def _counted(self, observed: Observed) -> Ledger:
+    def traffic(self) -> dict[VersionName, VersionTraffic]:
+        """The versions' figures, as last counted."""
+        return self._ledger.report(self.served.observed.shares) if self.served else {}
+
+    async def _count(self, observed: Observed) -> None:
         versions = {name: version for version, servers in observed.versions.items() for name in servers}
-        return self._ledger.read(await self._plane.traffic(), versions)
+        counters = await self._plane.traffic()
+        self._ledger = self._ledger.read(counters, versions)
 
     def _remember(self, known: Known) -> None:
         """The decision is on disk before the data plane follows it: an older one is refused also after a crash."""

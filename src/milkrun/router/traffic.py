@@ -20,15 +20,19 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted so far, and the last reading of each server."""
+    """What was counted so far, and the last reading of each server: None before the first one, which counts
+    nothing, because HAProxy may have been there long before this router.
+    """
 
-    last: dict[InstanceId, Counters] = {}
+    last: dict[InstanceId, Counters] | None = None
     totals: dict[VersionName, Total] = {}
 
     def read(
         self, counters: Mapping[InstanceId, Counters], versions: Mapping[InstanceId, VersionName]
     ) -> Ledger:
         """The ledger after a reading. A counter that went down started anew: all of it counts."""
+        if self.last is None:
+            return Ledger(last=dict(counters))
         totals = dict(self.totals)
         for name, now in counters.items():
             version = versions.get(name)

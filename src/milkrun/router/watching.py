@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from milkrun.consul.watch import watch_health, watch_prefix
 from milkrun.errors import DataPlaneError, MilkrunError
 from milkrun.model import Instance, RouterId, RouterReport, Wish, host_port, service_name
 from milkrun.router.plane import DataPlane
-from milkrun.router.reconcile import Facts, Reconciler, Served
+from milkrun.router.reconcile import Facts, Reconciler
 from milkrun.settings.environment import RouterSettings
 
 BUSY_S = 0.05
 VERIFY_S = 2.0
-REPORT_S = 2.0
 GUARD_S = 0.1
 
 
@@ -46,6 +46,8 @@ class Router:
         self._host = host
         self._service = service_name(settings.service)
         address, port = host_port(settings.listen)
+        if ipaddress.ip_address(address).is_unspecified:
+            address = ""  # it listens on every address: callers are given the node's
         registration = component(name, host, address, port)
         self._id = RouterId(registration.id)
         registration.meta |= {"router": self._id, "service": self._service}
@@ -66,7 +68,6 @@ class Router:
             tasks.create_task(self._watch_health())
             tasks.create_task(self._watch_wish())
             tasks.create_task(self._guard())
-            tasks.create_task(self._report())
             tasks.create_task(self._reconcile())
 
     async def _watch_health(self) -> None:
@@ -84,26 +85,27 @@ class Router:
 
     async def _reconcile(self) -> None:
         pause = VERIFY_S
-        failures = 0
+        turns = 0
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
+                    turns = 0  # news is looked at closely again
             self._changed.clear()
             if self._instances is None or self._wish is None:
                 continue  # half of the facts are no facts
             facts = Facts(instances=self._instances, wish=self._wish, index=self._index)
             try:
                 served = await self._reconciler.reconcile(facts)
+                self._troubled("")
+                waiting = served.busy
             except DataPlaneError as error:
-                failures += 1
-                pause = min(VERIFY_S, BUSY_S * 2**failures) * (0.5 + random.random() / 2)  # noqa: S311
                 self._troubled(str(error))
-                continue
-            failures = 0
-            self._troubled("")
-            pause = BUSY_S if served.busy else VERIFY_S
-            await self._publish(served)
+                waiting = True
+            turns = turns + 1 if waiting else 0
+            pause = min(VERIFY_S, BUSY_S * 1.25 ** min(turns - 1, 30)) if waiting else VERIFY_S
+            pause *= 0.75 + random.random() / 4  # noqa: S311
+            await self._publish()
 
     def _troubled(self, why: str) -> None:
         if why != self._trouble:
@@ -127,16 +129,18 @@ class Router:
                 await asyncio.sleep(1 + random.random())  # noqa: S311
             self._changed.set()
 
-    async def _report(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_S)
-            if self._reconciler.served:
-                with contextlib.suppress(DataPlaneError):  # the reconciling task says so
-                    await self._publish(self._reconciler.served)
-
-    async def _publish(self, served: Served) -> None:
-        former = await self._plane.former_workers() if self._plane.reloads else 0
+    async def _publish(self) -> None:
+        served = self._reconciler.served
+        if served is None:
+            return  # nothing was served yet that could be told
+        try:
+            former = await self._plane.former_workers()
+            await self._reconciler.count()
+        except DataPlaneError as error:
+            self._troubled(str(error))
+            former = 1  # who cannot be asked may still have requests: nobody is called drained
         known = served.decision.known
+        behind = [self._plane.behind] if self._plane.behind else []
         self.presence.publish(
             RouterReport(
                 router=self._id,
@@ -151,8 +155,8 @@ class Router:
                 reloads=self._plane.reloads,
                 drift=[self._trouble] if self._trouble else served.drift,
                 held=served.decision.held,
-                alarms=served.decision.alarms,
-                versions=await self._reconciler.traffic(),
+                alarms=behind + served.decision.alarms,
+                versions=self._reconciler.traffic(),
                 instances=served.instances(former),
                 data_plane=self._plane.name,
             )

@@ -23,6 +23,7 @@ class FakeDataPlane:
     def __init__(self) -> None:
         self.name = "fake"
         self.reloads = 0
+        self.behind = ""
         self.busy: dict[InstanceId, int] = {}
         self.down: set[InstanceId] = set()
         self.deaf = False

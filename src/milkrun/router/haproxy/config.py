@@ -117,7 +117,7 @@ defaults
 
 frontend {service}
   description requests for {service}, split by version
-  bind {encode.address(*layout.listen)}
+  bind {encode.bind(*layout.listen)}
   http-request disable-l7-retry unless METH_GET
   use_backend %[rand(10000),map_int({map_name(service)})]
   default_backend {service}.none
@@ -129,7 +129,7 @@ frontend {service}.spill
   default_backend {pool_name(service)}
 
 frontend {service}.stats
-  bind {encode.address(*layout.stats)}
+  bind {encode.bind(*layout.stats)}
   http-request redirect location /monitor if {{ path / }}
   stats enable
   stats uri /monitor

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from milkrun.errors import InputRefused
-from milkrun.model import SHARE_SLOTS, ServiceName, VersionName, endpoint, instance_id, service_name
+from milkrun.model import (
+    SHARE_SLOTS,
+    ServiceName,
+    VersionName,
+    endpoint,
+    host_port,
+    instance_id,
+    service_name,
+)
 from milkrun.router.desired import Server
 
 LANES_AT_MOST = 26
@@ -23,8 +31,17 @@ def lane(service: ServiceName, number: int) -> str:
 
 
 def address(host: str, port: int) -> str:
-    """`host:port` for a server or bind line, IPv6 in brackets."""
+    """`host:port` for a server line, IPv6 in brackets."""
     host, port = endpoint(host, port)
+    return _written(host, port)
+
+
+def bind(host: str, port: int) -> str:
+    """`host:port` for a bind line; unlike a server, it may be every address of the machine."""
+    return _written(*host_port(_written(host, port)))
+
+
+def _written(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -1,10 +1,11 @@
-"""HAProxy's replies as values. Pure. A reply of another shape is an error, never an empty answer."""
+"""HAProxy's replies as values. Pure. A reply of another shape, or a torn one, is an error, never an empty answer."""
 
 from __future__ import annotations
 
 import csv
-import io
+import ipaddress
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,6 +17,8 @@ from milkrun.router.plane import Counters
 
 _OUT = 0x01 | 0x02 | 0x04 | 0x20  # maintenance: forced, inherited, from the file, from DNS
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
+_ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
+_NUMBERS = (*_ANSWERS, "scur", "qcur")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,70 +32,96 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
     """`show servers state` as servers by backend, without the ones that have no address (`spill`)."""
-    lines = reply.splitlines()
+    lines = _whole(reply, "show servers state")
     start = next((number for number, line in enumerate(lines) if line.startswith("# be_id")), None)
     if start is None:
-        raise DataPlaneError(f"HAProxy answered {reply[:200]!r} to `show servers state`")
+        raise _odd(reply, "show servers state")
     columns = lines[start].removeprefix("# ").split()
     found: dict[str, dict[InstanceId, Seen]] = {}
-    for line in lines[start + 1 :]:
-        if not line.strip():
-            continue
-        row = dict(zip(columns, line.split(), strict=False))
-        if row["srv_addr"] == "-":
-            continue
-        admin = int(row["srv_admin_state"])
-        server = Server(
-            id=InstanceId(row["srv_name"]),
-            address=row["srv_addr"],
-            port=int(row["srv_port"]),
-            weight=int(row["srv_uweight"]),
-            mode=Mode.DRAIN if admin & (_OUT | _DRAIN) else Mode.SERVE,
-        )
-        seen = Seen(server=server, up=int(row["srv_op_state"]) != 0 or bool(admin & _OUT))
-        found.setdefault(row["be_name"], {})[server.id] = seen
+    try:
+        for line in lines[start + 1 :]:
+            row = dict(zip(columns, line.split(), strict=True))
+            if row["srv_addr"] != "-":
+                seen = _server(row)
+                found.setdefault(row["be_name"], {})[seen.server.id] = seen
+    except (KeyError, ValueError) as error:
+        raise _odd(line, "show servers state") from error
     return found
+
+
+def _server(row: Mapping[str, str]) -> Seen:
+    admin = int(row["srv_admin_state"])
+    server = Server(
+        id=InstanceId(row["srv_name"]),
+        address=str(ipaddress.ip_address(row["srv_addr"])),  # HAProxy writes some IPv6 addresses another way
+        port=int(row["srv_port"]),
+        weight=int(row["srv_uweight"]),
+        mode=Mode.DRAIN if admin & (_OUT | _DRAIN) else Mode.SERVE,
+    )
+    return Seen(server=server, up=int(row["srv_op_state"]) != 0 or bool(admin & _OUT))
 
 
 def stat(reply: str) -> list[Row]:
     """`show stat -1 4 -1` as rows."""
-    if not reply.startswith("# pxname,"):
-        raise DataPlaneError(f"HAProxy answered {reply[:200]!r} to `show stat`")
-    rows = []
-    for row in csv.DictReader(io.StringIO(reply.removeprefix("# "))):
-        answers = sum(int(row[f"hrsp_{kind}"] or 0) for kind in ("1xx", "2xx", "3xx", "4xx", "5xx", "other"))
-        rows.append(
-            Row(
-                backend=row["pxname"],
-                name=row["svname"],
-                in_flight=int(row["scur"] or 0) + int(row["qcur"] or 0),
-                counters=Counters(
-                    requests=answers,
-                    failures=int(row["hrsp_5xx"] or 0),
-                    mean_ms=float(row["ttime"] or 0),
-                ),
-            )
-        )
-    return rows
+    lines = _whole(reply, "show stat")
+    if not lines or not lines[0].startswith("# pxname,"):
+        raise _odd(reply, "show stat")
+    head, *rows = csv.reader([lines[0].removeprefix("# "), *lines[1:]])
+    try:
+        place = {name: head.index(name) for name in (*_NUMBERS, "pxname", "svname", "ttime")}
+        return [_row(row, place) for row in rows]
+    except (IndexError, ValueError) as error:
+        raise _odd(reply, "show stat") from error
+
+
+def _row(row: list[str], place: Mapping[str, int]) -> Row:
+    number = {name: int(row[place[name]] or 0) for name in _NUMBERS}
+    return Row(
+        backend=row[place["pxname"]],
+        name=row[place["svname"]],
+        in_flight=number["scur"] + number["qcur"],
+        counters=Counters(
+            requests=sum(number[name] for name in _ANSWERS),
+            failures=number["hrsp_5xx"],
+            mean_ms=float(row[place["ttime"]] or 0),
+        ),
+    )
 
 
 def shares_map(reply: str) -> dict[str, int]:
-    """`show map` as slots by lane; entries that are not ranges of slots count as a lane of that odd text."""
+    """`show map` as slots by lane; an entry that is not a range of slots counts as one of a lane of that text."""
+    if not reply.endswith("\n"):
+        raise _odd(reply, "show map")
     found: dict[str, int] = {}
     for line in reply.splitlines():
-        if not line.strip():
+        if not line:
             continue
-        match = re.fullmatch(r"0x[0-9a-f]+ (\d+):(\d+) (\S+)\s*", line)
-        if not match:
-            raise DataPlaneError(f"HAProxy's map has the odd entry {line[:100]!r}")
-        first, last, lane = match.groups()
+        entry = re.fullmatch(r"0x[0-9a-f]+ (.+?)\s*", line)
+        if not entry:
+            raise _odd(line, "show map")
+        match = re.fullmatch(r"(\d{1,5}):(\d{1,5}) (\S+)", entry[1])
+        first, last, lane = match.groups() if match else ("0", "0", entry[1])
         found[lane] = found.get(lane, 0) + int(last) - int(first) + 1
     return found
 
 
 def former_workers(reply: str) -> int:
     """`show proc` on the master: how many workers from before the last reload still run."""
-    _, old, rest = reply.partition("# old workers")
-    return (
-        sum(line.split()[1] == "worker" for line in rest.splitlines() if len(line.split()) > 1) if old else 0
+    lines = _whole(reply, "show proc")
+    if "# workers" not in lines:
+        raise _odd(reply, "show proc")
+    old = lines.index("# old workers") if "# old workers" in lines else len(lines)
+    return sum(line.split()[1:2] == ["worker"] for line in lines[old:])
+
+
+def _whole(reply: str, command: str) -> list[str]:
+    """The reply's lines. HAProxy ends each reply with an empty line; without it the reply is torn."""
+    if not reply.endswith("\n\n"):
+        raise _odd(reply, command)
+    return [line for line in reply.splitlines() if line.strip()]
+
+
+def _odd(reply: str, command: str) -> DataPlaneError:
+    return DataPlaneError(
+        f"HAProxy answered {reply[-200:]!r} to `{command}`, which is not, or not all of, an answer"
     )

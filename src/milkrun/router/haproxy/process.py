@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
+import struct
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
@@ -22,6 +25,11 @@ from milkrun.router.haproxy.socket import RELOAD_WAIT_S, RuntimeSocket
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 30.0
+CHECK_WAIT_S = 30.0
+PORTS_WAIT_S = 1.0
+LOG_BYTES_AT_MOST = 4 * 1024 * 1024
+
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,35 +60,70 @@ class Process:
 
     def adopt(self) -> bool:
         """True when the master that a former router started still runs: it is ours now, untouched."""
-        data = disk.read(self._folder / "process.json")
-        if data is None:
+        self._identity = disk.load(self._folder / "process.json", Identity)
+        if self.running():
+            return True
+        # A router that was killed right after it started HAProxy had not written down which process that is.
+        self._identity = self._listening()
+        if self._identity is None:
             return False
-        with contextlib.suppress(msgspec.DecodeError):
-            self._identity = msgspec.json.decode(data, type=Identity)
-        return self.running()
+        disk.write(self._folder / "process.json", msgspec.json.encode(self._identity))
+        return True
 
-    def check(self) -> None:
+    def _listening(self) -> Identity | None:
+        """The process that made the master's socket, when it still listens there and is this user's."""
+        with contextlib.suppress(OSError), self.master.path() as path, socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            probe.connect(path)
+            found = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            pid, user, _ = _CREDENTIALS.unpack(found)
+            started = _started(pid)
+            if user == os.getuid() and started is not None:
+                return Identity(pid=pid, started=started)
+        return None
+
+    async def check(self) -> None:
         """Raises DataPlaneError with HAProxy's own words when it would not start from its file."""
-        answer = subprocess.run(
-            [self._binary.path, "-c", "-q", "-f", CONFIG_FILE],
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        try:
+            answer = await asyncio.to_thread(
+                subprocess.run,
+                [self._binary.path, "-c", "-q", "-f", CONFIG_FILE],
+                cwd=self._folder,
+                capture_output=True,
+                text=True,
+                timeout=CHECK_WAIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DataPlaneError(f"{self._binary.path} cannot check its file: {error}") from error
         if answer.returncode:
             raise DataPlaneError(f"HAProxy refuses its file: {answer.stderr.strip()[-800:]}")
 
     async def start(self, ports: list[tuple[str, int]]) -> None:
         """A new master serves from the file. Raises PortTaken when another program has one of its ports."""
-        for host, port in ports:
-            refuse_taken(host, port)
-        self.check()
-        pid = self._spawn()
+        await self._free(ports)
+        await self.check()
+        try:
+            pid = self._spawn()
+        except OSError as error:
+            raise DataPlaneError(f"{self._binary.path} does not start: {error.strerror}") from error
         self._identity = Identity(pid=pid, started=_started(pid) or 0)
         disk.write(self._folder / "process.json", msgspec.json.encode(self._identity))
         await self._answers()
+
+    async def _free(self, ports: list[tuple[str, int]]) -> None:
+        """The ports are free; the workers of a master that has just died take a moment to end."""
+        end = time.monotonic() + PORTS_WAIT_S
+        while True:
+            try:
+                for host, port in ports:
+                    refuse_taken(host, port)
+            except PortTaken:
+                if time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(0.02)
+            else:
+                return
 
     def _spawn(self) -> int:
         """The pid of a master in a session of its own, so that what ends the router does not end it."""
@@ -115,7 +158,7 @@ class Process:
 
     async def reload(self) -> None:
         """A new worker serves from the file; the old one ends its requests. A refused file changes nothing."""
-        self.check()
+        await self.check()
         reply = await self.master.ask("reload", wait_s=RELOAD_WAIT_S)
         if "Success=1" not in reply:
             raise DataPlaneError(f"HAProxy refused to reload: {reply.strip()[-600:]}")
@@ -123,6 +166,15 @@ class Process:
     async def former_workers(self) -> int:
         """How many workers from before a reload still end their requests."""
         return parse.former_workers(await self.master.ask("show proc", half_close=True))
+
+    def trim_log(self) -> None:
+        """HAProxy's log has a bounded size: a long one becomes `haproxy.log.1`, in place of the former one."""
+        log = self._folder / "haproxy.log"
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size > LOG_BYTES_AT_MOST:
+                shutil.copyfile(log, log.with_name("haproxy.log.1"))  # HAProxy holds the file open: it stays
+                log.with_name("haproxy.log.1").chmod(0o600)
+                os.truncate(log, 0)
 
     async def stop(self, frontends: list[str]) -> None:
         """The frontends take no new connection, what was in flight has ended, and the process is gone.
@@ -135,17 +187,21 @@ class Process:
             async with asyncio.timeout(STOP_WAIT_S):
                 for frontend in frontends:
                     await self.admin.ask(f"shutdown frontend {frontend}")
-                while sum(row.in_flight for row in parse.stat(await self.admin.ask("show stat -1 4 -1"))):
+                while (
+                    sum(row.in_flight for row in parse.stat(await self.admin.ask("show stat -1 4 -1")))
+                    or await self.former_workers()
+                ):
                     await asyncio.sleep(0.05)
         except (DataPlaneError, TimeoutError) as error:
             self._log.warning("HAProxy stops with requests in flight", why=str(error) or "the limit is over")
-        os.kill(self._identity.pid, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                while self.running():
-                    await asyncio.sleep(0.02)
-        if self.running():
-            os.killpg(self._identity.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may end by itself at any moment
+            os.kill(self._identity.pid, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    while self.running():
+                        await asyncio.sleep(0.02)
+            if self.running():
+                os.killpg(self._identity.pid, signal.SIGKILL)
         for left in ("process.json", ADMIN_SOCKET, MASTER_SOCKET, SPILL_SOCKET):
             (self._folder / left).unlink(missing_ok=True)
 

@@ -6,8 +6,9 @@ Protocol: HAProxy's management guide, chapter 9 (Statistics and monitoring, Unix
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from milkrun.errors import DataPlaneError
@@ -29,18 +30,15 @@ class RuntimeSocket:
         """The reply to one command line. `half_close` is what the master's socket needs to end the reply."""
         if "\n" in command:
             raise DataPlaneError("a runtime command has one line")
-        # A UNIX socket's path has 107 bytes at most; through the folder's descriptor it is always short.
-        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
         try:
             async with asyncio.timeout(wait_s):
-                reader, writer = await asyncio.open_unix_connection(
-                    f"/proc/self/fd/{descriptor}/{self._name}"
-                )
+                with self.path() as path:
+                    reader, writer = await asyncio.open_unix_connection(path)
                 try:
                     writer.write(command.encode("ascii") + b"\n")
                     if half_close:
                         writer.write_eof()
-                    reply = await _read(reader)
+                    return await _read(reader)
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
@@ -48,9 +46,15 @@ class RuntimeSocket:
                 f"HAProxy's socket {self._name} does not answer ({error or 'no reply in time'})",
                 remedy="see the router's log; HAProxy goes on serving what it has",
             ) from error
+
+    @contextlib.contextmanager
+    def path(self) -> Iterator[str]:
+        """The socket's path, short enough for a UNIX socket (107 bytes) wherever the folder is."""
+        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{descriptor}/{self._name}"
         finally:
             os.close(descriptor)
-        return reply
 
     async def batch(self, commands: Iterable[str]) -> str:
         """The replies to many commands, sent as few lines; what came of them must be read back, not believed."""
