@@ -98,6 +98,20 @@ def catalog_service(catalog: Catalog, name: str, tags: Sequence[str]) -> list[Ca
     ]
 
 
+def catalog_rows(catalog: Catalog) -> Iterable[CatalogEntry]:
+    """All instances of all services."""
+    for name in sorted(catalog.named):
+        yield from catalog_service(catalog, name, ())
+
+
+def tags_by_name(rows: Iterable[CatalogEntry]) -> dict[str, list[str]]:
+    """The service names that these instances have, with every tag."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row.service_name, set()).update(row.service_tags)
+    return {name: sorted(tags) for name, tags in found.items()}
+
+
 def catalog_services(catalog: Catalog) -> dict[str, list[str]]:
     """The names of all services, with every tag that an instance has."""
     return {
@@ -129,7 +143,16 @@ def agent_service(service: Service) -> Service:
 
 def agent_checks(catalog: Catalog, node: str, own_check: str) -> dict[str, Check]:
     """The checks that were registered with the agent of this node, by id."""
-    return {check.check_id: check for check in node_checks(catalog, node) if check.check_id != own_check}
+    return {
+        check.check_id: agent_check(check)
+        for check in node_checks(catalog, node)
+        if check.check_id != own_check
+    }
+
+
+def agent_check(check: Check) -> Check:
+    """The check as the agent shows it: the catalog's indexes are not the agent's to know."""
+    return msgspec.structs.replace(check, create_index=0, modify_index=0)
 
 
 def aggregated(checks: Iterable[Check]) -> str:

@@ -9,6 +9,8 @@ import structlog
 
 from milkrun.registry import commands, views
 from milkrun.registry.engine import Engine
+from milkrun.registry.filters import shapes
+from milkrun.registry.http import filtering
 from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service_of
 from milkrun.registry.http.message import JSON, Reply, Request
 from milkrun.registry.http.route import Route
@@ -54,9 +56,11 @@ async def members(engine: Engine, _: Request) -> Reply:
     return Reply.json([_member(engine)])
 
 
-async def services(engine: Engine, _: Request) -> Reply:
+async def services(engine: Engine, request: Request) -> Reply:
     """The services registered here, by id."""
-    return Reply.json(views.agent_services(engine.machine.catalog, engine.machine.node))
+    test = filtering.test_of(request, shapes.SERVICE)
+    found = views.agent_services(engine.machine.catalog, engine.machine.node)
+    return Reply.json(filtering.kept_by_name(found, test))
 
 
 async def service(engine: Engine, request: Request) -> Reply:
@@ -72,9 +76,11 @@ async def service(engine: Engine, request: Request) -> Reply:
     return Reply(200, body, JSON, headers=[(b"x-consul-contenthash", digest.encode())])
 
 
-async def checks(engine: Engine, _: Request) -> Reply:
+async def checks(engine: Engine, request: Request) -> Reply:
     """The checks registered here, by id."""
-    return Reply.json(views.agent_checks(engine.machine.catalog, engine.machine.node, NODE_CHECK))
+    test = filtering.test_of(request, shapes.CHECK)
+    found = views.agent_checks(engine.machine.catalog, engine.machine.node, NODE_CHECK)
+    return Reply.json(filtering.kept_by_name(found, test))
 
 
 async def register(engine: Engine, request: Request) -> Reply:
@@ -159,7 +165,7 @@ _STATUS_CODES = {"passing": 200, "warning": 429, "critical": 503, "maintenance":
 
 def _shown_health(engine: Engine, found: Service) -> dict[str, object]:
     checks = engine.machine.catalog.checks_of(engine.machine.node, found.id)
-    own_checks = [check for check in checks if check.check_id != NODE_CHECK]
+    own_checks = [views.agent_check(check) for check in checks if check.check_id != NODE_CHECK]
     return {
         "AggregatedStatus": views.aggregated(own_checks),
         "Service": views.agent_service(found),

@@ -8,6 +8,8 @@ import msgspec
 
 from milkrun.registry import commands, topics, views
 from milkrun.registry.engine import Engine
+from milkrun.registry.filters import shapes
+from milkrun.registry.http import filtering
 from milkrun.registry.http.bodies import ServiceBody, decode, service_of
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
@@ -50,40 +52,74 @@ async def datacenters(_: Engine, __: Request) -> Reply:
 
 
 async def nodes(engine: Engine, request: Request) -> Reply:
-    """All nodes."""
-    return await topic_answer(
-        engine,
-        request,
-        topics.NODES,
-        lambda: [each for _, each in sorted(engine.machine.catalog.nodes.items())],
-    )
+    """All nodes, or those with some meta."""
+    has_meta = filtering.node_meta(request)
+
+    def view() -> list[Node]:
+        return [each for _, each in sorted(engine.machine.catalog.nodes.items()) if has_meta(each.meta)]
+
+    return await topic_answer(engine, request, topics.NODES, view, shapes.NODE)
 
 
 async def services(engine: Engine, request: Request) -> Reply:
     """All service names with their tags."""
-    return await topic_answer(
-        engine, request, topics.SERVICES, lambda: views.catalog_services(engine.machine.catalog)
-    )
+    has_meta = filtering.node_meta(request)
+    test = filtering.test_of(request, shapes.CATALOG_ROW)
+
+    def view() -> dict[str, list[str]]:
+        catalog = engine.machine.catalog
+        if not filtering.asked(request):
+            return views.catalog_services(catalog)
+        nodes = {name for name, node in catalog.nodes.items() if has_meta(node.meta)}
+        rows = (row for row in views.catalog_rows(catalog) if row.node in nodes)
+        return views.tags_by_name(filtering.kept(rows, test))
+
+    return await topic_answer(engine, request, topics.SERVICES, view)
 
 
 async def service(engine: Engine, request: Request) -> Reply:
     """The instances of a service, healthy or not."""
     name = named(request, "service name")
     tags = tuple(request.query.get("tag", ()))
-    return await topic_answer(
-        engine,
-        request,
-        topics.service(name),
-        lambda: views.catalog_service(engine.machine.catalog, name, tags),
-    )
+    has_meta = filtering.node_meta(request)
+
+    def view() -> list[views.CatalogEntry]:
+        found = views.catalog_service(engine.machine.catalog, name, tags)
+        return [each for each in found if has_meta(each.node_meta)]
+
+    return await topic_answer(engine, request, topics.service(name), view, shapes.CATALOG_ROW)
+
+
+async def connect(engine: Engine, request: Request) -> Reply:
+    """The instances that take part in a service mesh: there is none here."""
+    name = named(request, "service name")
+    return await topic_answer(engine, request, topics.service(name), list, shapes.CATALOG_ROW)
 
 
 async def node(engine: Engine, request: Request) -> Reply:
     """A node with its services, null when there is none."""
     name = named(request, "node name")
-    return await topic_answer(
-        engine, request, topics.node(name), lambda: views.catalog_node(engine.machine.catalog, name)
-    )
+    test = filtering.test_of(request, shapes.SERVICE)
+
+    def view() -> dict[str, Any] | None:
+        found = views.catalog_node(engine.machine.catalog, name)
+        return found and {**found, "Services": filtering.kept_by_name(found["Services"], test)}
+
+    return await topic_answer(engine, request, topics.node(name), view)
+
+
+async def node_services(engine: Engine, request: Request) -> Reply:
+    """A node with its services in a list; both null when there is no such node."""
+    name = named(request, "node name")
+    test = filtering.test_of(request, shapes.SERVICE)
+
+    def view() -> dict[str, Any]:
+        found = views.catalog_node(engine.machine.catalog, name)
+        if found is None:
+            return {"Node": None, "Services": None}
+        return {**found, "Services": filtering.kept(found["Services"].values(), test)}
+
+    return await topic_answer(engine, request, topics.node(name), view)
 
 
 async def register(engine: Engine, request: Request) -> Reply:
@@ -148,6 +184,8 @@ ROUTES = (
     Route("GET", "/v1/catalog/services", services, "service", "read"),
     Route("GET", "/v1/catalog/service/", service, "service", "read"),
     Route("GET", "/v1/catalog/node/", node, "node", "read"),
+    Route("GET", "/v1/catalog/node-services/", node_services, "node", "read"),
+    Route("GET", "/v1/catalog/connect/", connect, "service", "read"),
     Route("PUT", "/v1/catalog/register", register, "node", "write"),
     Route("PUT", "/v1/catalog/deregister", deregister, "node", "write"),
 )

@@ -9,9 +9,13 @@ import msgspec
 
 from milkrun.registry import topics, views
 from milkrun.registry.engine import Engine
+from milkrun.registry.filters import shapes
+from milkrun.registry.filters.shapes import Fields
+from milkrun.registry.http import filtering
 from milkrun.registry.http.blocking import answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
+from milkrun.registry.nouns import Check
 from milkrun.registry.refusal import Refused
 
 _encode = msgspec.json.Encoder().encode
@@ -23,11 +27,22 @@ async def service(engine: Engine, request: Request) -> Reply:
     passing = bool(request.query) and request.true("passing")
     tags = tuple(request.query.get("tag", ()))
     topic = topics.service(name)
+    narrowed = filtering.asked(request)
+    test = filtering.test_of(request, shapes.HEALTH_ENTRY)
+    has_meta = filtering.node_meta(request)
+
+    def entries() -> list[views.HealthEntry]:
+        found = views.health(engine.machine.catalog, name, tags, passing=passing)
+        return (
+            filtering.kept((each for each in found if has_meta(each.node.meta)), test) if narrowed else found
+        )
 
     def encode() -> bytes:
-        return _encode(views.health(engine.machine.catalog, name, tags, passing=passing))
+        return _encode(entries())
 
     def reply(index: int) -> Reply:
+        if narrowed:
+            return Reply.encoded(encode(), index=index)
         return Reply.encoded(engine.replies.get(topic, (passing, tags), encode), index=index)
 
     return await answer(engine, request, topic, index=lambda: engine.machine.ledger.at(topic), reply=reply)
@@ -36,29 +51,48 @@ async def service(engine: Engine, request: Request) -> Reply:
 async def checks(engine: Engine, request: Request) -> Reply:
     """The checks of all instances of a service."""
     name = named(request, "service name")
-    return await topic_answer(
-        engine, request, topics.service(name), lambda: views.service_checks(engine.machine.catalog, name)
-    )
+    view = _checks_of(engine, request, lambda: views.service_checks(engine.machine.catalog, name))
+    return await topic_answer(engine, request, topics.service(name), view, shapes.CHECK)
 
 
 async def node(engine: Engine, request: Request) -> Reply:
     """All checks on a node."""
     name = named(request, "node name")
     return await topic_answer(
-        engine, request, topics.node(name), lambda: views.node_checks(engine.machine.catalog, name)
+        engine,
+        request,
+        topics.node(name),
+        lambda: views.node_checks(engine.machine.catalog, name),
+        shapes.CHECK,
     )
 
 
 async def state(engine: Engine, request: Request) -> Reply:
     """All checks with a status, or with any."""
     status = named(request, "check state")
-    return await topic_answer(
-        engine, request, topics.CHECKS, lambda: views.state_checks(engine.machine.catalog, status)
-    )
+    view = _checks_of(engine, request, lambda: views.state_checks(engine.machine.catalog, status))
+    return await topic_answer(engine, request, topics.CHECKS, view, shapes.CHECK)
 
 
-async def topic_answer(engine: Engine, request: Request, topic: str, view: Callable[[], Any]) -> Reply:
-    """The reply to a query whose answer is `view()`, and whose index is the topic's."""
+async def connect(engine: Engine, request: Request) -> Reply:
+    """The instances that take part in a service mesh: there is none here."""
+    name = named(request, "service name")
+    return await topic_answer(engine, request, topics.service(name), list, shapes.HEALTH_ENTRY)
+
+
+async def topic_answer(
+    engine: Engine, request: Request, topic: str, view: Callable[[], Any], shape: Fields | None = None
+) -> Reply:
+    """The reply to a query whose answer is `view()`, and whose index is the topic's.
+
+    With a `shape`, the view is a list of such items, and the request's filter narrows it.
+    """
+    if shape and (test := filtering.test_of(request, shape)):
+        whole = view
+
+        def view() -> Any:
+            return filtering.kept(whole(), test)
+
     return await answer(
         engine,
         request,
@@ -66,6 +100,17 @@ async def topic_answer(engine: Engine, request: Request, topic: str, view: Calla
         index=lambda: engine.machine.ledger.at(topic),
         reply=lambda index: Reply.json(view(), index=index),
     )
+
+
+def _checks_of(
+    engine: Engine, request: Request, view: Callable[[], list[Check]]
+) -> Callable[[], list[Check]]:
+    """The view, or the part of it on nodes with the meta that the request asks for."""
+    if not filtering.asked(request):
+        return view
+    has_meta = filtering.node_meta(request)
+    nodes = engine.machine.catalog.nodes
+    return lambda: [check for check in view() if has_meta(nodes[check.node].meta)]
 
 
 def named(request: Request, what: str) -> str:
@@ -80,4 +125,5 @@ ROUTES = (
     Route("GET", "/v1/health/checks/", checks, "service", "read"),
     Route("GET", "/v1/health/node/", node, "node", "read"),
     Route("GET", "/v1/health/state/", state, "service", "read"),
+    Route("GET", "/v1/health/connect/", connect, "service", "read"),
 )

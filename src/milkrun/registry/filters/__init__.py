@@ -1,0 +1,1 @@
+"""Filter expressions over the registry's answers: the language of `?filter=`. Pure."""
