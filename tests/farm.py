@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,12 +30,15 @@ class Farm:
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("CONSUL_", "MILKRUN_"))
         }
-        self.registry, self.goats, self.goats_stats, self.farmers, self.farmers_stats, first = free_ports(6)
+        self.registry, self.dns, self.goats, self.goats_stats, self.farmers, self.farmers_stats, first = (
+            free_ports(7)
+        )
         self.milkrun("init", str(path), "--template", "dairy", here=path.parent)
         # Instances get a range that no test of another worker has: around a port that was free just now.
         settings = (path / "milkrun.toml").read_text()
         for old, new in (
             ("127.0.0.1:8500", f"127.0.0.1:{self.registry}"),
+            ("127.0.0.1:8600", f"127.0.0.1:{self.dns}"),
             ("127.0.0.1:8202", f"127.0.0.1:{self.goats}"),
             ("127.0.0.1:8404", f"127.0.0.1:{self.goats_stats}"),
             ("127.0.0.1:8212", f"127.0.0.1:{self.farmers}"),

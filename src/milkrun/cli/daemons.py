@@ -33,24 +33,36 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
 
 @click.command()
 @click.option("--http", default="", metavar="HOST:PORT", help="Where it listens.")
+@click.option("--dns", default="", metavar="HOST:PORT", help="Where it answers DNS (default: nowhere).")
+@click.option(
+    "--srv-weight-scale",
+    type=click.IntRange(1, 65_535),
+    help="What SRV weights are multiplied by (HAProxy reads 256 as 1).",
+)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Its data folder.")
 @click.option("--host", default="", help="Its node's name (default: what the system says).")
 @click.pass_obj
-def registry(place: Place, http: str, data: Path | None, host: str) -> None:
-    """Run the registry: Consul's HTTP API, kept in a folder."""
+def registry(
+    place: Place, *, http: str, dns: str, srv_weight_scale: int | None, data: Path | None, host: str
+) -> None:
+    """Run the registry: Consul's HTTP API and DNS, kept in a folder."""
     from milkrun.cli import daemon
     from milkrun.model import host_port
     from milkrun.registry.server import serve
+    from milkrun.settings.environment import RegistrySettings
 
     data_dir = _state_dir(place, data, "registry")
-    if not http:
-        environment = place.environment()
-        http = environment.registry.http if environment else "127.0.0.1:8500"
-    listen = host_port(http)
+    settings = RegistrySettings()
+    if not http and (environment := place.environment()):
+        settings = environment.registry
+    listen = host_port(http or settings.http)
+    answer = host_port(dns or settings.dns) if dns or settings.dns else None
+    scale = srv_weight_scale or settings.srv_weight_scale
     node = host or daemon.this_host()
 
     async def body(handover: asyncio.Event) -> None:
-        await daemon.ends_at_handover(handover, serve(listen, data_dir, node=node))
+        served = serve(listen, data_dir, node=node, dns=answer, srv_weight_scale=scale)
+        await daemon.ends_at_handover(handover, served)
 
     daemon.run("registry", data_dir, body)
 

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from milkrun.errors import PortTaken
+from milkrun.registry.dns.server import answering
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.app import App
 from milkrun.registry.nouns import Node
@@ -26,16 +27,26 @@ BACKLOG = 2048
 
 
 async def serve(
-    http: tuple[str, int], data_dir: Path, *, node: str, ready: Callable[[], None] | None = None
+    http: tuple[str, int],
+    data_dir: Path,
+    *,
+    node: str,
+    dns: tuple[str, int] | None = None,
+    srv_weight_scale: int = 1,
+    ready: Callable[[], None] | None = None,
 ) -> None:
     """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
 
-    Raises PortTaken, Conflict when another registry uses `data_dir`, and StorageFailed when the disk fails.
+    With `dns` it answers DNS there too. Raises PortTaken, Conflict when another registry uses `data_dir`, and
+    StorageFailed when the disk fails.
     """
-    async with running(http, data_dir, node=node) as (engine, address):
-        structlog.get_logger("registry").info(
-            "the registry serves", http=f"http://{_bracketed(address[0])}:{address[1]}", data=str(data_dir)
-        )
+    async with contextlib.AsyncExitStack() as held:
+        engine, address = await held.enter_async_context(running(http, data_dir, node=node))
+        where = {"http": f"http://{_bracketed(address[0])}:{address[1]}"}
+        if dns:
+            await held.enter_async_context(answering(engine, dns, srv_weight_scale=srv_weight_scale))
+            where["dns"] = f"{_bracketed(dns[0])}:{dns[1]}"
+        structlog.get_logger("registry").info("the registry serves", **where, data=str(data_dir))
         if ready:
             ready()
         raise await asyncio.shield(engine.failed)

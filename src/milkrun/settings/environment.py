@@ -10,9 +10,14 @@ from milkrun.settings.toml_lines import Path
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the registry listens. `HOST:PORT`."""
+    """Where the registry listens. `HOST:PORT`; DNS is off where `dns` is empty.
+
+    `srv_weight_scale` is what the weights in SRV records are multiplied by: 256 where HAProxy reads them.
+    """
 
     http: str = "127.0.0.1:8500"
+    dns: str = ""
+    srv_weight_scale: int = 1
 
 
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +73,13 @@ def load(data: bytes, file: str) -> Environment:
     )
     taken: dict[tuple[str, int], str] = {}
     _listens(document, taken, ("registry", "http"), settings.registry.http)
+    if settings.registry.dns:
+        _listens(document, taken, ("registry", "dns"), settings.registry.dns)
+    document.require(
+        ("registry", "srv_weight_scale"),
+        1 <= settings.registry.srv_weight_scale <= 65535,
+        "what SRV weights are multiplied by is a number from 1 to 65535; 256 is right for HAProxy",
+    )
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
         document.check(("routers", name, "service"), service_name, router.service)

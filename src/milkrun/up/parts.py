@@ -40,6 +40,9 @@ def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettin
     """The parts in the order in which they start."""
     url = f"http://{environment.registry.http}"
     registry = ["registry", "--http", environment.registry.http]
+    if environment.registry.dns:
+        registry += ["--dns", environment.registry.dns]
+        registry += ["--srv-weight-scale", str(environment.registry.srv_weight_scale)]
     drain_s = max((one.stop.drain_limit_s + one.stop.stop_limit_s for one in services.values()), default=0.0)
     return [
         Part(name="registry", kind=Kind.REGISTRY, arguments=registry, stop_s=STOP_S),

@@ -15,14 +15,16 @@ from milkrun.model import host_port
 from milkrun.settings.environment import Environment
 
 _LISTEN = "0A"
+_UNCONNECTED = "07"
 _PROC = Path("/proc")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that a part will listen on, and the setting that says so."""
+    """An address that a part will listen on, for datagrams too or not, and the setting that says so."""
 
     address: str
     setting: str
+    datagrams: bool = False
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,11 @@ def wanted(environment: Environment) -> list[Wanted]:
     return [
         Wanted(address=environment.registry.http, setting="http in [registry]"),
         *(
+            Wanted(address=address, setting="dns in [registry]", datagrams=True)
+            for address in (environment.registry.dns,)
+            if address
+        ),
+        *(
             Wanted(address=address, setting=f"{field} in [routers.{name}]")
             for name, router in sorted(environment.routers.items())
             for field, address in (("listen", router.listen), ("stats", router.stats))
@@ -50,7 +57,7 @@ def wanted(environment: Environment) -> list[Wanted]:
 def check(environment: Environment, own: set[int], file: str) -> None:
     """Every address is free, or held by one of the processes `own`; else PortTaken is raised."""
     for one in wanted(environment):
-        holder = taken(one.address)
+        holder = taken(one.address) or (taken(one.address, socket.SOCK_DGRAM) if one.datagrams else None)
         if holder is not None and holder.pid not in own:
             end = f"kill {holder.pid}" if holder.pid else "stop that program"
             raise PortTaken(
@@ -59,22 +66,23 @@ def check(environment: Environment, own: set[int], file: str) -> None:
             )
 
 
-def taken(address: str) -> Holder | None:
+def taken(address: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Holder | None:
     """Who listens on the address; None when a part could."""
     host, port = host_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, kind) as probe:
+        # For datagrams it would let two programs share the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))
         try:
             probe.bind((host, port))
         except OSError as error:
             # Any other trouble with the address is the part's to tell.
-            return (_holder(port) or Holder()) if error.errno == errno.EADDRINUSE else None
+            return (_holder(port, kind) or Holder()) if error.errno == errno.EADDRINUSE else None
     return None
 
 
-def _holder(port: int) -> Holder | None:
-    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+def _holder(port: int, kind: socket.SocketKind) -> Holder | None:
+    inodes = {f"socket:[{inode}]" for inode in _listening(port, kind)}
     for process in _PROC.iterdir():
         if process.name.isdigit() and _has_one(process, inodes):
             with contextlib.suppress(OSError):
@@ -91,11 +99,12 @@ def _has_one(process: Path, inodes: set[str]) -> bool:
     return False
 
 
-def _listening(port: int) -> Iterator[str]:
-    """The inodes of the sockets that listen on the port. Source: proc(5), /proc/net/tcp."""
-    for table in ("net/tcp", "net/tcp6"):
+def _listening(port: int, kind: socket.SocketKind) -> Iterator[str]:
+    """The inodes of the sockets that listen on the port. Source: proc(5), /proc/net/tcp and udp."""
+    table_of, state = ("tcp", _LISTEN) if kind is socket.SOCK_STREAM else ("udp", _UNCONNECTED)
+    for table in (f"net/{table_of}", f"net/{table_of}6"):
         with contextlib.suppress(OSError):
             for row in (_PROC / table).read_text().splitlines()[1:]:
                 fields = row.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
                     yield fields[9]

@@ -47,6 +47,7 @@ def test_each_environment_file_says_what_the_settings_know(tmp_path: Path, templ
 def test_the_farms_ports_are_the_documented_ones(dairy: Path):
     environment = msgspec.convert(tomllib.loads((dairy / "milkrun.toml").read_text()), Environment)
     assert environment.registry.http == "127.0.0.1:8500"
+    assert environment.registry.dns == "127.0.0.1:8600"
     routers = {name: (router.listen, router.stats) for name, router in environment.routers.items()}
     assert routers == {
         "lb-goat": ("127.0.0.1:8202", "127.0.0.1:8404"),
