@@ -11,19 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-import uvicorn
 
 from milkrun.errors import PortTaken
 from milkrun.registry.dns.server import answering
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.app import App
+from milkrun.registry.http.connections import BACKLOG, listening
 from milkrun.registry.nouns import Node
 from milkrun.registry.storage import Storage
-
-SHUTDOWN_S = 1.5
-IDLE_CONNECTION_S = 900
-"""Longer than any blocking query: a kept connection is not closed under its next request."""
-BACKLOG = 2048
 
 
 async def serve(
@@ -62,43 +57,15 @@ async def running(
         listener = held.enter_context(_listener(http))
         host, port = listener.getsockname()[:2]
         engine = Engine(storage, _own_node(storage, node, host))
-        server = _Server(
-            uvicorn.Config(
-                App(engine),
-                http="httptools",
-                loop="none",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=IDLE_CONNECTION_S,
-                timeout_graceful_shutdown=1,
-            )
-        )
         with _one_failure_as_itself():
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks, listening(App(engine), listener):
                 timers = tasks.create_task(engine.run_timers())
-                serving = tasks.create_task(server.serve(sockets=[listener]))
                 try:
                     await engine.announce()
                     yield engine, (host, port)
                 finally:
                     engine.parked.close()
-                    server.should_exit = True
-                    await asyncio.wait({serving}, timeout=SHUTDOWN_S)
-                    serving.cancel()
                     timers.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Signals are the daemon's business: whoever runs this cancels it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """No signal handler is installed."""
-        yield
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ async def test_nobody_is_answered_or_woken_before_the_disk_has_it(tmp_path):
             async with asyncio.TaskGroup() as tasks:
                 put = tasks.create_task(engine.submit(commands.KvPut("a", b"1")))
                 storage.watching = lambda: (put.done(), waiter.done())
-                assert await waiter is Woken.CHANGED
+                assert (await waiter).why is Woken.CHANGED
         assert storage.commits == [(1, (False, False))]
 
 
@@ -116,7 +116,7 @@ async def test_timers_go_off_though_they_were_set_while_the_loop_slept(tmp_path)
             spec = CheckSpec(check_id="c", service_id="g", ttl_s=0.05, status="passing")
             await engine.submit(commands.RegisterService(Service(id="g", service="goat"), [spec]))
             with engine.parked.waiting(topics.service("goat"), 10) as waiter:
-                assert await waiter is Woken.CHANGED
+                assert (await waiter).why is Woken.CHANGED
             assert engine.machine.catalog.checks["n1"]["c"].output == "TTL expired"
             timers.cancel()
 

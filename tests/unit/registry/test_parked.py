@@ -35,7 +35,7 @@ async def test_only_those_wake_whose_topic_changed():
 async def test_a_waiter_goes_on_when_its_time_is_over():
     parked = Parked()
     with parked.waiting("t", 0.01) as waiter:
-        assert await waiter is Woken.TIMED_OUT
+        assert (await waiter).why is Woken.TIMED_OUT
     assert len(parked) == 0
 
 
@@ -43,9 +43,9 @@ async def test_closing_wakes_all_and_lets_nobody_wait_any_more():
     parked = Parked()
     with parked.waiting("t", 60) as first:
         parked.close()
-        assert await first is Woken.CLOSING
+        assert (await first).why is Woken.CLOSING
         with parked.waiting("t", 60) as second:
-            assert await second is Woken.CLOSING
+            assert (await second).why is Woken.CLOSING
 
 
 async def test_a_waiter_that_is_cancelled_leaves_nothing_behind():

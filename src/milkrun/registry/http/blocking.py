@@ -5,19 +5,19 @@ An index that the state has not reached yet waits as well; the answer then carri
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 
 from milkrun.registry.duration import seconds
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.message import Reply, Request
-from milkrun.registry.parked import Woken, go_on
+from milkrun.registry.parked import News, Woken, go_on
 from milkrun.registry.refusal import Refused
 
 DEFAULT_WAIT_S = 300.0
 WAIT_S_AT_MOST = 600.0
 JITTER = 1 / 16
+WATCHERS_AT_MOST = 20_000
 
 
 async def answer(
@@ -38,25 +38,29 @@ async def answer(
         raise Refused(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")
     wait_s = _wait_s(request)
     seen = _seen(request)
-    if seen and index() <= seen and not await _news(engine, request, topic, wait_s):
-        return Reply(499)
-    return reply(index())
+    if not seen or index() > seen:
+        return reply(index())
+    return _shared(request, await _news(engine, request, topic, wait_s), index(), reply)
 
 
-async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> bool:
-    """Waits for a change, the time or the registry's end. False when the client is gone."""
-    await request.body()
+async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> News:
+    """Waits for a change, the time, the registry's end, or that the client says no more."""
+    if len(engine.parked) >= WATCHERS_AT_MOST:
+        raise Refused(429, f"Too many blocking queries: {WATCHERS_AT_MOST} wait already")
     with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER)) as waiter:  # noqa: S311
-        async with asyncio.TaskGroup() as tasks:
-            leaving = tasks.create_task(_until_gone(request, waiter))
-            woken = await waiter
-            leaving.cancel()
-    return woken is not Woken.GONE
+        request.on_leave(lambda: go_on(waiter, News(Woken.GONE)))
+        return await waiter
 
 
-async def _until_gone(request: Request, waiter: asyncio.Future[Woken]) -> None:
-    await request.gone()
-    go_on(waiter, Woken.GONE)
+def _shared(request: Request, news: News, at: int, reply: Callable[[int], Reply]) -> Reply:
+    """The reply, made once for all who asked the same with the same token and whom the same change woke."""
+    if news.why is not Woken.CHANGED:
+        return reply(at)
+    asked = (at, request.target, request.header(b"x-consul-token"), request.header(b"authorization"))
+    made: Reply | None = news.replies.get(asked)
+    if made is None:
+        made = news.replies[asked] = reply(at)
+    return made
 
 
 def _seen(request: Request) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,8 +14,6 @@ from milkrun.registry.refusal import Refused
 BODY_BYTES_AT_MOST = 512 * 1024
 DRAINED_BYTES_AT_MOST = 8 * 1024 * 1024
 PARAMETERS_AT_MOST = 100
-
-Receive = Callable[[], Awaitable[Any]]
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -33,6 +32,8 @@ class Reply(msgspec.Struct):
     content_type: bytes = b""
     index: int = 0
     headers: list[tuple[bytes, bytes]] = []
+    close: bool = False
+    """The connection ends with this reply."""
 
     @classmethod
     def json(cls, value: Any, *, index: int = 0, status: int = 200) -> Reply:
@@ -51,22 +52,60 @@ class Reply(msgspec.Struct):
 
 
 class Request:
-    """One request: `rest` is what follows the route's path, decoded."""
+    """One request: `target` is what it asks for as it was sent, `rest` what follows the route's path, decoded.
 
-    __slots__ = ("_query", "_receive", "_scope", "method", "rest")
+    Header names are in lower case. `size` is how long the body was said to be or turned out; one over the cap is
+    not kept. `last` says that the connection ends with the reply, `old` that it is HTTP/1.0.
+    """
 
-    def __init__(self, scope: Any, receive: Receive, rest: str) -> None:
-        self._scope = scope
-        self._receive = receive
+    __slots__ = (
+        "_body",
+        "_on_leave",
+        "_query",
+        "headers",
+        "last",
+        "left",
+        "method",
+        "old",
+        "peer",
+        "rest",
+        "size",
+        "target",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes = b"",
+        *,
+        size: int = 0,
+        peer: str = "",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.size = size
+        self.peer = peer
+        self.rest = ""
+        self.last = self.old = self.left = False
+        self._body = body
         self._query: dict[str, list[str]] | None = None
-        self.method: str = scope["method"]
-        self.rest = rest
+        self._on_leave: Callable[[], None] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of this name (in lower case); None when there is none."""
+        for each, value in self.headers:
+            if each == name:
+                return value
+        return None
 
     @property
     def query(self) -> dict[str, list[str]]:
         """Each parameter with its values; one without a value has the empty one."""
         if self._query is None:
-            raw: bytes = self._scope["query_string"]
+            raw = self.target.partition(b"?")[2]
             self._query = _NO_QUERY
             if raw:
                 try:
@@ -105,31 +144,46 @@ class Request:
         return int(value)
 
     async def body(self, hint: str = "") -> bytes:
-        """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on.
+        """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on."""
+        if self.size > BODY_BYTES_AT_MOST:
+            raise _too_large(self.size, hint)
+        return self._body
 
-        What is too large is read on for a while and thrown away: a client that is still sending would see a
-        broken pipe in place of the refusal.
-        """
-        chunks: list[bytes] = []
-        size = 0
-        more = True
-        while more and size <= DRAINED_BYTES_AT_MOST:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Refused(400, "the client went away before its request was whole")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size <= BODY_BYTES_AT_MOST:
-                chunks.append(chunk)
-            more = message.get("more_body", False)
-        if size > BODY_BYTES_AT_MOST:
-            raise _too_large(size, hint)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def on_leave(self, call: Callable[[], None]) -> None:
+        """`call` is called when the client says that nothing more comes from it, or is gone already."""
+        if self.left:
+            call()
+        else:
+            self._on_leave = call
 
-    async def gone(self) -> None:
-        """The client closed the connection."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def leave(self) -> None:
+        """The client says no more."""
+        self.left = True
+        if self._on_leave:
+            self._on_leave()
+
+
+def encoded(reply: Reply, date: bytes, *, last: bool, keep: bool) -> bytes:
+    """The reply's head. `keep` says to an HTTP/1.0 client that the connection stays, `last` that it ends."""
+    head = b"%bContent-Length: %d\r\nDate: %b\r\n" % (_STATUS_LINES[reply.status], len(reply.body), date)
+    if reply.content_type:
+        head += b"Content-Type: %b\r\n" % reply.content_type
+    if reply.index:
+        head += (
+            b"X-Consul-Index: %d\r\nX-Consul-Knownleader: true\r\nX-Consul-Lastcontact: 0\r\n" % reply.index
+        )
+    for name, value in reply.headers:
+        head += b"%b: %b\r\n" % (name, value.translate(_ONE_LINE))
+    if last:
+        head += b"Connection: close\r\n"
+    elif keep:
+        head += b"Connection: keep-alive\r\n"
+    return head + b"\r\n"
+
+
+_STATUS_LINES = {each.value: b"HTTP/1.1 %d %b\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
+_ONE_LINE = bytes.maketrans(b"\r\n\0", b"   ")
+"""A value may repeat what a client sent: it must not become a second header. Go's servers do the same."""
 
 
 def _too_large(size: int, hint: str) -> Refused:

@@ -10,6 +10,7 @@ from milkrun.registry.engine import Engine
 from milkrun.registry.http.message import Reply, Request
 
 Handler = Callable[[Engine, Request], Awaitable[Reply]]
+"""Answers a request. It runs in no task: it may await futures, but use neither TaskGroup nor asyncio.timeout."""
 
 
 class Route(msgspec.Struct, frozen=True):
