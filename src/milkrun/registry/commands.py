@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
@@ -76,10 +78,38 @@ class TxnOp(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
 
 
+class NodeOp(msgspec.Struct, frozen=True):
+    """One operation of a transaction on a node; `index` is for its two `cas` verbs."""
+
+    verb: str
+    node: Node
+    index: int = 0
+
+
+class ServiceOp(msgspec.Struct, frozen=True):
+    """One operation of a transaction on a service of a node."""
+
+    verb: str
+    node: str
+    service: Service
+    index: int = 0
+
+
+class CheckOp(msgspec.Struct, frozen=True):
+    """One operation of a transaction on a check."""
+
+    verb: str
+    check: Check
+    index: int = 0
+
+
+AnyOp = TxnOp | NodeOp | ServiceOp | CheckOp
+
+
 class Txn(Command, frozen=True):
     """Does all operations, or none. A TxnResult."""
 
-    operations: list[TxnOp]
+    operations: Sequence[AnyOp]
 
 
 class RegisterService(Command, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from milkrun.registry import agent, catalog, commands, kv, sessions, txn
 from milkrun.registry.deadlines import Deadlines, Timer
+from milkrun.registry.drafts import CatalogDraft
 from milkrun.registry.ledger import Ledger
 from milkrun.registry.nouns import (
     CRITICAL,
@@ -118,7 +119,8 @@ class Machine:
             case commands.KvDeleteTree():
                 kv.delete_tree(self.kv, command.prefix)
             case commands.Txn():
-                return txn.run(self.kv, command.operations, self._may_lock)
+                draft = CatalogDraft(self.catalog, self.ledger, own=self.node)
+                return txn.run(self.kv, draft, command.operations, self._may_lock)
             case commands.RegisterService():
                 self.agent.register(command.service, command.checks, now, replace=command.replace_checks)
             case commands.DeregisterService():

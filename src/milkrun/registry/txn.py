@@ -1,17 +1,19 @@
-"""Transactions over the KV store: all operations hold and are done, or none is. Pure.
+"""Transactions over the KV store and the catalog: all operations hold and are done, or none is. Pure.
 
 Verbs and error texts: Consul's (agent/consul/state/txn.go, observed on 1.8.7 by the contract suite).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import msgspec
 
-from milkrun.registry import kv
-from milkrun.registry.commands import TxnOp
-from milkrun.registry.nouns import Entry
+from milkrun.registry import catalog_ops, kv
+from milkrun.registry.commands import AnyOp, CheckOp, NodeOp, ServiceOp, TxnOp
+from milkrun.registry.drafts import CatalogDraft
+from milkrun.registry.nouns import Check, Entry, Node, Service
 from milkrun.registry.refusal import Refused
 
 OPERATIONS_AT_MOST = 64
@@ -25,10 +27,13 @@ class TxnError(msgspec.Struct, frozen=True):
     What: str
 
 
+Shown = Entry | Node | Service | Check
+
+
 class TxnResult(msgspec.Struct, frozen=True):
     """What a transaction gave. With errors there are no results, and nothing changed."""
 
-    Results: list[dict[str, Entry]] | None
+    Results: list[dict[str, Shown]] | None
     Errors: list[TxnError] | None
 
 
@@ -71,29 +76,49 @@ class Draft:
                 self._store.erase(key)
 
 
-def run(store: kv.KeyValues, operations: list[TxnOp], may_lock: Callable[[str, str], bool]) -> TxnResult:
+def run(
+    store: kv.KeyValues,
+    catalog: CatalogDraft,
+    operations: Sequence[AnyOp],
+    may_lock: Callable[[str, str], bool],
+) -> TxnResult:
     """The transaction's result. `may_lock(session, key)` is False in a lock-delay; it refuses a dead session."""
     draft = Draft(store)
-    results: list[dict[str, Entry]] = []
+    results: list[dict[str, Shown]] = []
     errors: list[TxnError] = []
+    only_reads = all(operation.verb in READS for operation in operations)
     for place, operation in enumerate(operations):
         try:
-            entries = _step(draft, operation, may_lock)
+            match operation:
+                case TxnOp():
+                    results += [{"KV": entry} for entry in _step(draft, operation, may_lock)]
+                case NodeOp():
+                    results += [{"Node": each} for each in catalog_ops.node_step(catalog, operation)]
+                case ServiceOp():
+                    found = catalog_ops.service_step(catalog, operation, only_reads=only_reads)
+                    results += [{"Service": each} for each in found]
+                case CheckOp():
+                    results += [{"Check": each} for each in catalog_ops.check_step(catalog, operation)]
+                case _:
+                    assert_never(operation)
         except Refused as refusal:
             errors.append(TxnError(place, refusal.message))
-        else:
-            shows_value = operation.verb in ("get", "get-tree")
-            results += [
-                {"KV": entry if shows_value else msgspec.structs.replace(entry, value=None)}
-                for entry in entries
-            ]
     if errors:
         return TxnResult(None, errors)
     draft.carry_out()
+    catalog.carry_out()
     return TxnResult(results, None)
 
 
 def _step(draft: Draft, operation: TxnOp, may_lock: Callable[[str, str], bool]) -> list[Entry]:
+    """The entries that the operation shows; their values only where it asked for them."""
+    entries = _entries(draft, operation, may_lock)
+    if operation.verb in ("get", "get-tree"):
+        return entries
+    return [msgspec.structs.replace(entry, value=None) for entry in entries]
+
+
+def _entries(draft: Draft, operation: TxnOp, may_lock: Callable[[str, str], bool]) -> list[Entry]:
     verb = operation.verb
     if not operation.key and verb not in ("get-tree", "delete-tree"):
         raise _no("Must provide key")

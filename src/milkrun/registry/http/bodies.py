@@ -23,11 +23,12 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 Duration = str | int | float
 
 
-def _folded(field: str) -> str:
+def folded(field: str) -> str:
+    """The field's name in a folded body."""
     return field.replace("_", "")
 
 
-class CheckBody(msgspec.Struct, rename=_folded):
+class CheckBody(msgspec.Struct, rename=folded):
     """A check, as a service registration or a check registration brings it."""
 
     id: str = ""
@@ -55,14 +56,14 @@ class CheckBody(msgspec.Struct, rename=_folded):
         return self == CheckBody()
 
 
-class WeightsBody(msgspec.Struct, rename=_folded):
+class WeightsBody(msgspec.Struct, rename=folded):
     """How much an instance counts."""
 
     passing: int = 0
     warning: int = 0
 
 
-class ServiceBody(msgspec.Struct, rename=_folded):
+class ServiceBody(msgspec.Struct, rename=folded):
     """A service, as the agent's and the catalog's registrations bring it."""
 
     id: str = ""

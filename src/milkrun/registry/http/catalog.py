@@ -10,7 +10,7 @@ from milkrun.registry import commands, topics, views
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
-from milkrun.registry.http.bodies import ServiceBody, decode, service_of
+from milkrun.registry.http.bodies import ServiceBody, decode, folded, service_of
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
@@ -18,7 +18,9 @@ from milkrun.registry.nouns import CRITICAL, DATACENTER, STATUSES, Check, Node
 from milkrun.registry.refusal import Refused
 
 
-class _CheckRow(msgspec.Struct, rename=lambda field: field.replace("_", "")):
+class CheckRow(msgspec.Struct, rename=folded):
+    """A check as the catalog's registrations and transactions bring it."""
+
     check_id: str = ""
     name: str = ""
     status: str = CRITICAL
@@ -28,19 +30,19 @@ class _CheckRow(msgspec.Struct, rename=lambda field: field.replace("_", "")):
     definition: dict[str, Any] = {}
 
 
-class _Registration(msgspec.Struct, rename=lambda field: field.replace("_", "")):
+class _Registration(msgspec.Struct, rename=folded):
     id: str = ""
     node: str = ""
     address: str = ""
     tagged_addresses: dict[str, str] | None = None
     node_meta: dict[str, str] | None = None
     service: ServiceBody | None = None
-    check: _CheckRow | None = None
-    checks: list[_CheckRow] = []
+    check: CheckRow | None = None
+    checks: list[CheckRow] = []
     skip_node_update: bool = False
 
 
-class _Deregistration(msgspec.Struct, rename=lambda field: field.replace("_", "")):
+class _Deregistration(msgspec.Struct, rename=folded):
     node: str = ""
     service_id: str = ""
     check_id: str = ""
@@ -161,16 +163,21 @@ def _node(body: _Registration) -> Node:
     )
 
 
-def _check(node: str, row: _CheckRow) -> Check:
+def _check(node: str, row: CheckRow) -> Check:
     if not row.check_id and not row.name:
         raise Refused(500, "Must provide a check ID or name")
     if row.status not in STATUSES:
         raise Refused(500, f"Invalid check status: '{row.status}'")
+    return check_row(node, row)
+
+
+def check_row(node: str, row: CheckRow) -> Check:
+    """The check that the row describes."""
     return Check(
         node=node,
         check_id=row.check_id or row.name,
         name=row.name,
-        status=row.status,
+        status=row.status or CRITICAL,
         notes=row.notes,
         output=row.output,
         service_id=row.service_id,
