@@ -15,9 +15,10 @@ PAGES = sorted(
 )
 # A word that starts like a path of the repository, perhaps with the name of a test in it.
 WORD = re.compile(r"(?<![\w./~-])((?:src|tests|docs|benchmarks|examples|\.ci)/[\w./-]*)(?:::(\w+))?")
-ROOMS = """
-registry agent router gitsync load up overview cli consul settings repository testing
-""".split()
+ROOMS = (
+    *("registry", "agent", "router", "gitsync", "load"),
+    *("up", "overview", "cli", "consul", "settings", "repository", "testing"),
+)
 
 
 def test_there_are_pages():
