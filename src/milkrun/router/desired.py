@@ -173,7 +173,15 @@ def _braked(
     """The instances that go on serving although the registry no longer vouches for them (I2)."""
     catalog = {instance.id: instance for instance in instances}
     serving = known.state.serving()
-    vanished = frozenset(name for name in serving if not _accounted(catalog.get(name), down=name in down))
+    addresses = {(instance.address, instance.port): instance.id for instance in instances}
+    replaced = {
+        name
+        for name, version in serving.items()
+        for server in [known.state.versions[version][name]]
+        if addresses.get((server.address, server.port), name) != name
+    }
+    gone = down | replaced
+    vanished = frozenset(name for name in serving if not _accounted(catalog.get(name), gone=name in gone))
     others = any(instance.healthy for instance in instances)
     most = 2 * len(vanished) > len(serving) or not others
     braked = vanished if most else vanished & known.braked
@@ -186,9 +194,12 @@ def _braked(
     return braked
 
 
-def _accounted(instance: Instance | None, *, down: bool) -> bool:
-    """Whether it is known what became of a serving instance: it is well, or there is a reason why not."""
-    if down:
+def _accounted(instance: Instance | None, *, gone: bool) -> bool:
+    """Whether it is known what became of a serving instance: it is well, or there is a reason why not.
+
+    `gone` is the data plane's own evidence that nobody is there, or another instance's at the same address.
+    """
+    if gone:
         return True
     if instance is None:
         return False

@@ -130,9 +130,27 @@ def test_maintenance_and_failed_probes_explain(health):
 
 
 def test_an_expired_ttl_does_not_explain():
-    found = [instance(name, health=Health.LOST) for name in "abc"]
+    """Of a canary, because a stable version would fail open anyway."""
+    healthy = [instance("a"), *(instance(name, V2) for name in "bcd")]
+    before = desired(healthy, wish(v1=90, v2=10), Known())
+    lost = [instance("a"), *(instance(name, V2, Health.LOST) for name in "bcd")]
 
-    assert serving(desired(found, wish(v1=1), known("a", "b", "c")).state) == {"a", "b", "c"}
+    after = desired(lost, wish(v1=90, v2=10), before.known)
+
+    assert serving(after.state) == {"a", "b", "c", "d"}
+    assert "3 of 4" in after.alarms[0]
+
+
+def test_another_instance_at_its_address_explains():
+    """After `down` and `up` the next version may get the port: its answers are not the old one's."""
+    before = known("a", "b")
+    server = before.state.versions[V1][InstanceId("a")]
+    found = [instance("c", V2, port=server.port), instance("d", V2, port=1)]
+
+    after = desired(found, wish(v1=1), before)
+
+    assert "a" not in after.state.serving()
+    assert "b" in after.state.serving()
 
 
 def test_a_refused_connection_explains():
