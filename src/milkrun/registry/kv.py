@@ -51,6 +51,11 @@ class KeyValues:
         self.held: dict[str, set[str]] = {}
         """The keys that each session holds."""
 
+    @property
+    def count(self) -> int:
+        """How many keys there are."""
+        return len(self._keys)
+
     def load(self, entries: list[Entry]) -> None:
         """The entries from the disk are there; only before anything else happens."""
         self._entries = {entry.key: entry for entry in entries}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -125,6 +125,40 @@ def catalog_node(catalog: Catalog, node: str) -> dict[str, Any] | None:
     if node not in catalog.nodes:
         return None
     return {"Node": catalog.nodes[node], "Services": dict(sorted(catalog.services.get(node, {}).items()))}
+
+
+def whole_node(catalog: Catalog, name: str) -> dict[str, Any]:
+    """A node with its services and all its checks, as the UI asks for it."""
+    services = [service for _, service in sorted(catalog.services.get(name, {}).items())]
+    shown: dict[str, Any] = msgspec.to_builtins(catalog.nodes[name], order=None)
+    return {**shown, "Services": services, "Checks": node_checks(catalog, name)}
+
+
+def summaries(
+    catalog: Catalog, kept: Callable[[list[HealthEntry]], list[HealthEntry]]
+) -> list[dict[str, Any]]:
+    """Each service with its tags, its nodes and how many checks stand how, over the instances that are kept."""
+    found = []
+    for name in sorted(catalog.named):
+        entries = kept(health(catalog, name, (), passing=False))
+        if not entries:
+            continue
+        # A node's own check speaks of all its instances but is one check.
+        checks = {(check.node, check.check_id): check for entry in entries for check in entry.checks}.values()
+        statuses = [check.status for check in checks]
+        found.append(
+            {
+                "Name": name,
+                "Tags": sorted({tag for entry in entries for tag in entry.service.tags}),
+                "Nodes": sorted({entry.node.node for entry in entries}),
+                "InstanceCount": len(entries),
+                "ChecksPassing": statuses.count(PASSING),
+                "ChecksWarning": statuses.count(WARNING),
+                "ChecksCritical": statuses.count(CRITICAL),
+                "ExternalSources": None,
+            }
+        )
+    return found
 
 
 def agent_services(catalog: Catalog, node: str) -> dict[str, Service]:

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from milkrun.registry.filters.expression import And, Expression, Match, Not, Operator, Or, no, parse
 from milkrun.registry.filters.pattern import Budget, Pattern
 from milkrun.registry.filters.shapes import Each, Fields, Kind, Named, Shape
+from milkrun.registry.filters.syntax import WrongPattern
 
 Predicate = Callable[[Any], bool]
 """Whether a value, in the builtin types that JSON has, passes."""
@@ -149,12 +150,20 @@ def _plain(match: Match, shape: Shape, budget: Budget) -> Predicate:
         case Operator.IS_EMPTY | Operator.IS_NOT_EMPTY:
             return lambda value: not value
         case Operator.MATCHES | Operator.NOT_MATCHES:
-            pattern = Pattern(wanted, budget)
+            pattern = _pattern(wanted, budget)
             return lambda value: pattern.found_in(value or "")
         case Operator.EQUAL | Operator.NOT_EQUAL:
             return lambda value: bool((value or "") == wanted)
         case Operator.IN | Operator.NOT_IN:
             return lambda value: wanted in (value or "")
+
+
+def _pattern(text: str, budget: Budget) -> Pattern:
+    try:
+        return Pattern(text, budget)
+    except WrongPattern as wrong:
+        shown = text.replace("\\", "\\\\").replace('"', '\\"')
+        raise no(f'Failed to compile regular expression "{shown}": {wrong}') from wrong
 
 
 def _number(match: Match, text: str) -> int:

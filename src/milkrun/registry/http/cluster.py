@@ -1,0 +1,139 @@
+"""What there is to say of a cluster of one: coordinates, Raft, autopilot, the mesh and the UI's summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from milkrun.registry import topics, views
+from milkrun.registry.engine import Engine
+from milkrun.registry.filters import shapes
+from milkrun.registry.http import filtering
+from milkrun.registry.http.agent import VERSION, lan_member
+from milkrun.registry.http.health import named, topic_answer
+from milkrun.registry.http.message import Reply, Request
+from milkrun.registry.http.route import Route
+from milkrun.registry.http.status import RPC_PORT
+from milkrun.registry.refusal import Refused
+
+
+def always(value: Any) -> Callable[[Engine, Request], Awaitable[Reply]]:
+    """The handler of a list that nothing can be put into here."""
+
+    async def answer(engine: Engine, _: Request) -> Reply:
+        return Reply.json(value, index=engine.machine.ledger.index)
+
+    return answer
+
+
+async def coordinate(engine: Engine, request: Request) -> Reply:
+    """A node's coordinates: of one server there are none."""
+    named(request, "node name")
+    return Reply(404, index=engine.machine.ledger.index)
+
+
+async def raft(engine: Engine, _: Request) -> Reply:
+    """The servers: this one leads."""
+    return Reply.json(
+        {
+            "Servers": [
+                {
+                    "ID": engine.own.id,
+                    "Node": engine.own.node,
+                    "Address": f"{engine.own.address}:{RPC_PORT}",
+                    "Leader": True,
+                    "ProtocolVersion": "3",
+                    "Voter": True,
+                }
+            ],
+            "Index": 0,
+        }
+    )
+
+
+async def server_health(engine: Engine, _: Request) -> Reply:
+    """How the servers are: whoever answers is well."""
+    own = {
+        "ID": engine.own.id,
+        "Name": engine.own.node,
+        "Address": f"{engine.own.address}:{RPC_PORT}",
+        "SerfStatus": "alive",
+        "Version": VERSION,
+        "Leader": True,
+        "LastContact": "0s",
+        "LastIndex": engine.machine.ledger.index,
+        "Healthy": True,
+        "Voter": True,
+    }
+    return Reply.json({"Healthy": True, "FailureTolerance": 0, "Servers": [own]})
+
+
+async def ui_services(engine: Engine, request: Request) -> Reply:
+    """Each service with its tags, its nodes and how many of its checks stand how."""
+    test = filtering.test_of(request, shapes.HEALTH_ENTRY)
+
+    def view() -> list[dict[str, Any]]:
+        return views.summaries(engine.machine.catalog, lambda found: filtering.kept(found, test))
+
+    return await topic_answer(engine, request, topics.CHECKS, view)
+
+
+async def ui_nodes(engine: Engine, request: Request) -> Reply:
+    """Each node with its services and checks."""
+
+    def view() -> list[dict[str, Any]]:
+        catalog = engine.machine.catalog
+        return [views.whole_node(catalog, name) for name in sorted(catalog.nodes)]
+
+    return await topic_answer(engine, request, topics.CHECKS, view)
+
+
+async def ui_node(engine: Engine, request: Request) -> Reply:
+    """One node with its services and checks."""
+    name = named(request, "node name")
+    if name not in engine.machine.catalog.nodes:
+        raise Refused(404, "")
+    view = views.whole_node
+    return await topic_answer(engine, request, topics.node(name), lambda: view(engine.machine.catalog, name))
+
+
+async def join(_: Engine, request: Request) -> Reply:
+    """Refused: this registry has no cluster to join."""
+    raise Refused(
+        400,
+        f"This registry is a cluster of one and cannot join {request.rest!r}: for more servers run Consul, "
+        "and give its address to the same components",
+    )
+
+
+async def leave(_: Engine, __: Request) -> Reply:
+    """Refused: a request does not stop this registry."""
+    raise Refused(400, "This registry does not leave over HTTP: stop it with `milkrun down` or SIGTERM")
+
+
+async def force_leave(engine: Engine, request: Request) -> Reply:
+    """Nothing, for this node; there is no other one."""
+    if request.rest != lan_member(engine)["Name"]:
+        raise Refused(500, f"agent: No node found with name '{request.rest}'")
+    return Reply()
+
+
+_NO_ROOTS = {"ActiveRootID": "", "TrustDomain": "", "Roots": []}
+
+ROUTES = (
+    Route("GET", "/v1/coordinate/datacenters", always([]), "none", "none"),
+    Route("GET", "/v1/coordinate/nodes", always([]), "node", "read"),
+    Route("GET", "/v1/coordinate/node/", coordinate, "node", "read"),
+    Route("GET", "/v1/operator/raft/configuration", raft, "operator", "read"),
+    Route("GET", "/v1/operator/autopilot/health", server_health, "operator", "read"),
+    Route("GET", "/v1/internal/ui/services", ui_services, "service", "read"),
+    Route("GET", "/v1/internal/ui/nodes", ui_nodes, "node", "read"),
+    Route("GET", "/v1/internal/ui/node/", ui_node, "node", "read"),
+    Route("GET", "/v1/connect/ca/roots", always(_NO_ROOTS), "none", "none"),
+    Route("GET", "/v1/agent/connect/ca/roots", always(_NO_ROOTS), "none", "none"),
+    Route("GET", "/v1/connect/intentions", always([]), "service", "read"),
+    Route("GET", "/v1/query", always([]), "query", "read"),
+    Route("PUT", "/v1/agent/join/", join, "agent", "write"),
+    Route("PUT", "/v1/agent/leave", leave, "agent", "write"),
+    Route("PUT", "/v1/agent/force-leave/", force_leave, "operator", "write"),
+)
