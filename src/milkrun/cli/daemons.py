@@ -39,15 +39,36 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
     type=click.IntRange(1, 65_535),
     help="What SRV weights are multiplied by (HAProxy reads 256 as 1).",
 )
+@click.option(
+    "--check-allow",
+    multiple=True,
+    metavar="CIDR",
+    help="A network that health checks may reach, besides a service's own address and loopback; repeatable.",
+)
+@click.option(
+    "--check-damping/--no-check-damping",
+    default=True,
+    help="Whether a flapping check must be calm for a minute before it counts as better.",
+)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Its data folder.")
 @click.option("--host", default="", help="Its node's name (default: what the system says).")
 @click.pass_obj
 def registry(
-    place: Place, *, http: str, dns: str, srv_weight_scale: int | None, data: Path | None, host: str
+    place: Place,
+    *,
+    http: str,
+    dns: str,
+    srv_weight_scale: int | None,
+    check_allow: tuple[str, ...],
+    check_damping: bool,
+    data: Path | None,
+    host: str,
 ) -> None:
     """Run the registry: Consul's HTTP API and DNS, kept in a folder."""
     from milkrun.cli import daemon
     from milkrun.model import host_port
+    from milkrun.registry.checks.damping import Damping
+    from milkrun.registry.checks.reach import parse
     from milkrun.registry.server import serve
     from milkrun.settings.environment import RegistrySettings
 
@@ -59,9 +80,18 @@ def registry(
     answer = host_port(dns or settings.dns) if dns or settings.dns else None
     scale = srv_weight_scale or settings.srv_weight_scale
     node = host or daemon.this_host()
+    allowed = parse(check_allow)
 
     async def body(handover: asyncio.Event) -> None:
-        served = serve(listen, data_dir, node=node, dns=answer, srv_weight_scale=scale)
+        served = serve(
+            listen,
+            data_dir,
+            node=node,
+            dns=answer,
+            srv_weight_scale=scale,
+            check_allow=allowed,
+            damping=Damping() if check_damping else None,
+        )
         await daemon.ends_at_handover(handover, served)
 
     daemon.run("registry", data_dir, body)

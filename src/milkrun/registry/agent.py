@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from milkrun.registry import topics
 from milkrun.registry.catalog import Catalog
 from milkrun.registry.deadlines import Deadlines, Timer
 from milkrun.registry.ledger import Ledger
@@ -34,6 +35,7 @@ class Agent:
         self._deadlines = deadlines
         self.node = ""
         self.specs: dict[str, CheckSpec] = {}
+        self._moved: set[str] = set()
 
     def load(self, spec: CheckSpec, now: float) -> None:
         """The check is kept, with its whole time to live before it."""
@@ -79,6 +81,7 @@ class Agent:
         if self.specs.get(spec.check_id) != spec:
             self.specs[spec.check_id] = spec
             self._ledger.put(KIND, spec.check_id, spec)
+            self._tell_runner(spec.check_id)
         self._start(spec, now)
         self._watch_critical(spec, check.status, now)
 
@@ -86,6 +89,7 @@ class Agent:
         """The check, which has left the catalog, is kept no more."""
         if self.specs.pop(check_id, None):
             self._ledger.drop(KIND, check_id)
+            self._tell_runner(check_id)
             self._deadlines.cancel(Timer.TTL, check_id)
             self._deadlines.cancel(Timer.REAP, check_id)
 
@@ -96,6 +100,16 @@ class Agent:
             raise Refused(500, f'CheckID "{check_id}" does not have associated TTL')
         self._start(spec, now)
         self._set(spec, status, _cut(output), now)
+
+    def report_probe(self, spec: CheckSpec, status: str, output: str, now: float) -> None:
+        """The check has this status and output, unless its definition changed while the probe ran."""
+        if self.specs.get(spec.check_id) == spec:
+            self._set(spec, status, output, now)
+
+    def take_moved(self) -> set[str]:
+        """The checks whose definition came, changed or went since the last call, for whoever runs the probes."""
+        moved, self._moved = self._moved, set()
+        return moved
 
     def expired(self, check_id: str, now: float) -> None:
         """The TTL check is critical, because nobody reported in time. It may have been taken out just now."""
@@ -154,13 +168,17 @@ class Agent:
             self._catalog.put_check(msgspec.structs.replace(check, status=status, output=output))
             self._watch_critical(spec, status, now)
 
+    def _tell_runner(self, check_id: str) -> None:
+        self._moved.add(check_id)
+        self._ledger.touch(topics.PROBES)
+
     def _start(self, spec: CheckSpec, now: float) -> None:
         if spec.ttl_s:
             self._deadlines.set(Timer.TTL, spec.check_id, now + spec.ttl_s)
 
     def _watch_critical(self, spec: CheckSpec, status: str, now: float) -> None:
-        """A probe that nobody runs yet must not take its service away, so only TTL checks are reaped."""
-        if status != CRITICAL or not spec.deregister_after_s or not spec.ttl_s or not spec.service_id:
+        """A probe that nobody runs must not take its service away."""
+        if status != CRITICAL or not spec.deregister_after_s or not spec.kept or not spec.service_id:
             self._deadlines.cancel(Timer.REAP, spec.check_id)
         elif not self._deadlines.is_set(Timer.REAP, spec.check_id):
             self._deadlines.set(Timer.REAP, spec.check_id, now + spec.deregister_after_s)

@@ -146,6 +146,14 @@ class ReportCheck(Command, frozen=True):
     output: str
 
 
+class ReportProbe(Command, frozen=True):
+    """Says what a probe found; nothing changes if the check is not defined as it was then."""
+
+    check: CheckSpec
+    status: str
+    output: str
+
+
 class MaintainService(Command, frozen=True):
     """Puts a service of this node into maintenance, or takes it out."""
 

@@ -19,6 +19,10 @@ PASSING = "passing"
 WARNING = "warning"
 CRITICAL = "critical"
 STATUSES = (PASSING, WARNING, CRITICAL)
+"""From the best to the worst."""
+
+PROBED = ("http", "tcp", "alias")
+"""The kinds of checks that this registry looks after itself."""
 
 
 def consul_name(field: str) -> str:
@@ -81,7 +85,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, rename=consul_name):
 
 
 class CheckSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How this registry's own agent keeps a check: by a time to live, or (stored for later) by a probe.
+    """How this registry's own agent keeps a check: by a time to live, or by a probe.
 
     `probe` is the definition as it was sent, with folded field names; empty for a TTL check.
     """
@@ -95,6 +99,11 @@ class CheckSpec(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float = 0.0
     deregister_after_s: float = 0.0
     probe: dict[str, Any] = {}
+
+    @property
+    def kept(self) -> bool:
+        """Whether its status means something: somebody reports, or a probe is run. Nothing else may reap."""
+        return bool(self.ttl_s) or self.type in PROBED
 
 
 class ServiceCheckRef(msgspec.Struct, frozen=True, kw_only=True, rename=consul_name):

@@ -13,12 +13,17 @@ from pathlib import Path
 import structlog
 
 from milkrun.errors import PortTaken
+from milkrun.registry.checks.damping import Damping
+from milkrun.registry.checks.reach import Network, Reach
+from milkrun.registry.checks.runner import Runner
 from milkrun.registry.dns.server import answering
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.app import App
 from milkrun.registry.http.connections import BACKLOG, listening
 from milkrun.registry.nouns import Node
 from milkrun.registry.storage import Storage
+
+_DAMPING = Damping()
 
 
 async def serve(
@@ -28,15 +33,20 @@ async def serve(
     node: str,
     dns: tuple[str, int] | None = None,
     srv_weight_scale: int = 1,
+    check_allow: tuple[Network, ...] = (),
+    damping: Damping | None = _DAMPING,
     ready: Callable[[], None] | None = None,
 ) -> None:
     """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
 
-    With `dns` it answers DNS there too. Raises PortTaken, Conflict when another registry uses `data_dir`, and
-    StorageFailed when the disk fails.
+    With `dns` it answers DNS there too. Its checks reach what `check_allow` names besides the services' own
+    addresses and loopback; a `damping` of None shows every change of a check at once. Raises PortTaken, Conflict
+    when another registry uses `data_dir`, and StorageFailed when the disk fails.
     """
     async with contextlib.AsyncExitStack() as held:
-        engine, address = await held.enter_async_context(running(http, data_dir, node=node))
+        engine, address = await held.enter_async_context(
+            running(http, data_dir, node=node, check_allow=check_allow, damping=damping)
+        )
         where = {"http": f"http://{_bracketed(address[0])}:{address[1]}"}
         if dns:
             await held.enter_async_context(answering(engine, dns, srv_weight_scale=srv_weight_scale))
@@ -49,7 +59,12 @@ async def serve(
 
 @asynccontextmanager
 async def running(
-    http: tuple[str, int], data_dir: Path, *, node: str
+    http: tuple[str, int],
+    data_dir: Path,
+    *,
+    node: str,
+    check_allow: tuple[Network, ...] = (),
+    damping: Damping | None = _DAMPING,
 ) -> AsyncIterator[tuple[Engine, tuple[str, int]]]:
     """The registry serves meanwhile; gives the engine and the address that it listens on."""
     with contextlib.ExitStack() as held:
@@ -60,12 +75,15 @@ async def running(
         with _one_failure_as_itself():
             async with asyncio.TaskGroup() as tasks, listening(App(engine), listener):
                 timers = tasks.create_task(engine.run_timers())
+                reach = Reach(allowed=check_allow, door=(engine.own.address, port))
+                checks = tasks.create_task(Runner(engine, reach=reach, damping=damping).run())
                 try:
                     await engine.announce()
                     yield engine, (host, port)
                 finally:
                     engine.parked.close()
                     timers.cancel()
+                    checks.cancel()
 
 
 @contextlib.contextmanager

@@ -131,6 +131,8 @@ class Machine:
                 self.catalog.drop_check(self.node, command.check_id)
             case commands.ReportCheck():
                 self.agent.report(command.check_id, command.status, command.output, now)
+            case commands.ReportProbe():
+                self.agent.report_probe(command.check, command.status, command.output, now)
             case commands.MaintainService():
                 self.agent.maintain_service(command.service_id, enable=command.enable, reason=command.reason)
             case commands.MaintainNode():

@@ -6,6 +6,8 @@ NODES = "nodes"
 SERVICES = "services"
 CHECKS = "checks"
 SESSIONS = "sessions"
+PROBES = "probes"
+"""The definitions of the checks that this registry runs."""
 
 
 def node(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import msgspec
-import structlog
 
 from milkrun.registry import commands, views
 from milkrun.registry.engine import Engine
@@ -15,7 +14,7 @@ from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service
 from milkrun.registry.http.message import JSON, Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.http.status import RPC_PORT
-from milkrun.registry.nouns import CRITICAL, DATACENTER, NODE_CHECK, CheckSpec, Service
+from milkrun.registry.nouns import CRITICAL, DATACENTER, NODE_CHECK, Service
 from milkrun.registry.refusal import Refused
 
 VERSION = "1.8.7"
@@ -91,7 +90,6 @@ async def register(engine: Engine, request: Request) -> Reply:
     registered = service_of(body, body.name)
     specs = checks_of(body, registered)
     replace = bool(request.query) and request.flag("replace-existing-checks")
-    _say_what_is_not_run(engine, registered, specs)
     await engine.submit(commands.RegisterService(registered, specs, replace))
     return Reply()
 
@@ -203,17 +201,6 @@ def _member(engine: Engine) -> dict[str, object]:
         "DelegateMax": 5,
         "DelegateCur": 4,
     }
-
-
-def _say_what_is_not_run(engine: Engine, registered: Service, specs: list[CheckSpec]) -> None:
-    for spec in specs:
-        if spec.probe and engine.machine.agent.specs.get(spec.check_id) != spec:
-            structlog.get_logger("registry").warning(
-                "this registry does not run such checks yet; the check keeps the status it was given",
-                service=registered.id,
-                check=spec.check_id,
-                kind=spec.type,
-            )
 
 
 ROUTES = (

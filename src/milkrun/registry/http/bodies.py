@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from milkrun.registry.checks.definition import plan_of
 from milkrun.registry.duration import nanoseconds
 from milkrun.registry.nouns import STATUSES, CheckSpec, Service, Weights
 from milkrun.registry.refusal import Refused
@@ -154,12 +155,15 @@ def check_of(raw: dict[str, Any], *, default_id: str, default_name: str, service
         raise Refused(400, "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks")
     if kind in ("script", "docker"):
         raise Refused(
-            400, "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' to true"
+            400,
+            "Scripts are disabled on this agent; no setting enables them: let the service report to a TTL check",
         )
+    if kind == "alias" and ttl_s > 0:
+        raise Refused(400, "Invalid check: TTL must be not be set for Alias checks")
     if body.status not in ("", *STATUSES):
         raise Refused(400, "Status for checks must 'passing', 'warning', 'critical'")
     after_s = duration_s(body.deregister_critical_service_after)
-    return CheckSpec(
+    spec = CheckSpec(
         check_id=body.check_id or body.id or default_id,
         name=body.name or default_name,
         notes=body.notes,
@@ -170,6 +174,9 @@ def check_of(raw: dict[str, Any], *, default_id: str, default_name: str, service
         deregister_after_s=max(after_s, REAP_AFTER_S_AT_LEAST) if after_s > 0 else 0.0,
         probe={} if kind == "ttl" else raw,
     )
+    if spec.probe:
+        plan_of(spec)
+    return spec
 
 
 def checks_of(body: ServiceBody, service: Service) -> list[CheckSpec]:
