@@ -86,7 +86,8 @@ class Answers:
         picked = self._pick(endpoints, room // SERVICE_BYTES)
         told: set[Name] = set()
         answer = []
-        for each in picked:
+        # Two registrations at one place are one record.
+        for each in {(one.target, one.port): one for one in picked}.values():
             weight = min(WEIGHT_AT_MOST, each.weight * self._scale)
             record = records.service(name, weight, each.port, each.target)
             where = () if each.target in told else self._where(each, room, aliases)
@@ -101,18 +102,16 @@ class Answers:
 
     def _hosts(self, name: Name, kind: int, room: int, tagged: Tagged, aliases: int) -> Reply:
         """Address records; a name stands for a service only when no instance has an address."""
-        wanted: Sequence[Host] = ()
-        if kind in (Type.A, Type.ANY):
-            wanted = tagged.v4
-        if kind in (Type.AAAA, Type.ANY):
-            wanted = [*wanted, *tagged.v6]
+        types = [each for each in (Type.A, Type.AAAA) if kind in (each, Type.ANY)]
+        wanted = [host for each in types for host in tagged.hosts[each]]
         picked = self._pick(wanted, room // ADDRESS_BYTES)
         if picked:
             answer = [Group(records.address(name, each)) for each in picked]
             return Reply(answer=answer, more=len(picked) < len(wanted))
-        named = tagged.names and not tagged.v4 and not tagged.v6
-        if named and kind in (Type.A, Type.AAAA, Type.CNAME, Type.ANY):
-            (alias,) = self._pick(tagged.names, 1)
+        names = tagged.hosts[Type.CNAME]
+        only_named = names and not tagged.hosts[Type.A] and not tagged.hosts[Type.AAAA]
+        if only_named and kind in (Type.A, Type.AAAA, Type.CNAME, Type.ANY):
+            (alias,) = self._pick(names, 1)
             behind = () if kind == Type.CNAME else self._behind(alias.name, kind, room, aliases)
             return Reply(answer=[Group(each) for each in (records.address(name, alias), *behind)])
         return self._nothing(Rcode.NOERROR)

@@ -6,7 +6,8 @@ service changes, so that a question costs what its answer holds and not what the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -15,8 +16,6 @@ from milkrun.registry.dns.names import DOMAIN, address_name
 from milkrun.registry.dns.records import Host, Name, Type, fits, host, host_name
 from milkrun.registry.nouns import CRITICAL, WARNING, Check, Node, Service
 from milkrun.registry.state import Machine
-
-_HOST_TYPES = (Type.A, Type.AAAA, Type.CNAME)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -28,13 +27,29 @@ class Endpoint(msgspec.Struct, frozen=True):
     weight: int
 
 
-class Tagged(msgspec.Struct, frozen=True):
+class Tagged:
     """Endpoints as each type of question wants them: all for SRV, each address once for A and AAAA."""
 
-    endpoints: list[Endpoint]
-    v4: list[Host]
-    v6: list[Host]
-    names: list[Host]
+    def __init__(self) -> None:
+        self.endpoints: list[Endpoint] = []
+
+    @cached_property
+    def hosts(self) -> dict[Type, list[Host]]:
+        """Where the endpoints are, by the type of record that says so."""
+        by_type: dict[Type, list[Host]] = {Type.A: [], Type.AAAA: [], Type.CNAME: []}
+        for one in dict.fromkeys(each.host for each in self.endpoints):
+            by_type[one.type].append(one)
+        return by_type
+
+
+class Made(msgspec.Struct, frozen=True):
+    """An endpoint, and what it was made from; `is` tells whether it still holds."""
+
+    service: Service
+    node: Node
+    weight: int
+    endpoint: Endpoint | None
+    tags: tuple[str, ...]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -59,6 +74,7 @@ class Zone:
         self._services = Known()
         self._nodes = Known()
         self._views: dict[str, tuple[int, View]] = {}
+        self._made: dict[str, dict[tuple[str, str], Made]] = {}
         self._between_nodes: frozenset[str] = frozenset()
 
     @property
@@ -80,7 +96,7 @@ class Zone:
         index = max(self.machine.ledger.at(topics.service(each)) for each in names)
         kept = self._views.get(name)
         if kept is None or kept[0] != index:
-            kept = self._views[name] = (index, self._view(names))
+            kept = self._views[name] = (index, self._view(name, names))
         return kept[1]
 
     def node(self, name: str) -> Node | None:
@@ -112,7 +128,9 @@ class Zone:
         index = self.machine.ledger.at(topics.SERVICES)
         if index != self._services.index:
             self._services = Known(index, _folded(self.machine.catalog.named))
-            self._views = {name: view for name, view in self._views.items() if name in self._services.names}
+            for name in self._views.keys() - self._services.names.keys():
+                del self._views[name]
+                del self._made[name]
 
     def _learn_nodes(self) -> None:
         index = self.machine.ledger.at(topics.NODES)
@@ -120,34 +138,52 @@ class Zone:
             self._nodes = Known(index, _folded(self.machine.catalog.nodes))
             self._between_nodes = frozenset(end for name in self._nodes.names for end in _ends(name))
 
-    def _view(self, names: list[str]) -> View:
-        """Each tag's endpoints, each target and port once; an instance that cannot be named is left out."""
+    def _view(self, name: str, names: list[str]) -> View:
+        """The instances that may be routed to; what did not change is not made anew."""
         catalog = self.machine.catalog
-        by_tag: dict[str, dict[tuple[Name, int], Endpoint]] = {"": {}}
-        for name in names:
-            for (on, service_id), service in catalog.named[name].items():
-                own = catalog.service_checks.get((on, service_id), {})
-                nodes = catalog.service_checks.get((on, ""), {})
-                found = endpoint(catalog.nodes[on], service, (*own.values(), *nodes.values()))
-                if found is None:
+        made, self._made[name] = self._made.get(name, {}), {}
+        kept = self._made[name]
+        by_tag = {"": Tagged()}
+        for each in names:
+            for key, service in catalog.named[each].items():
+                node = catalog.nodes[key[0]]
+                weight = _weight(
+                    service, catalog.service_checks.get(key, {}), catalog.service_checks.get((key[0], ""), {})
+                )
+                if weight is None:
                     continue
-                for tag in {"", *(tag.lower() for tag in service.tags)}:
-                    by_tag.setdefault(tag, {}).setdefault((found.target, found.port), found)
-        between = frozenset(end for tag in by_tag for end in _ends(tag))
-        return View({tag: _tagged(list(found.values())) for tag, found in by_tag.items()}, between)
+                one = made.get(key)
+                if one is None or one.service is not service or one.node is not node or one.weight != weight:
+                    one = _made(service, node, weight)
+                kept[key] = one
+                if one.endpoint is not None:
+                    for tag in one.tags:
+                        tagged = by_tag.get(tag)
+                        if tagged is None:
+                            tagged = by_tag[tag] = Tagged()
+                        tagged.endpoints.append(one.endpoint)
+        return View(by_tag, frozenset(end for tag in by_tag for end in _ends(tag)))
 
 
-def endpoint(node: Node, service: Service, checks: Iterable[Check]) -> Endpoint | None:
-    """The instance as DNS shows it; None when it may not be routed to, or is at no address that DNS can tell.
-
-    Maintenance is a critical check too.
-    """
+def _weight(service: Service, *checks: Mapping[str, Check]) -> int | None:
+    """What the instance counts for; None when it may not be routed to. Maintenance is a critical check too."""
     weight = service.weights.passing
-    for check in checks:
-        if check.status == CRITICAL:
-            return None
-        if check.status == WARNING:
-            weight = service.weights.warning
+    for some in checks:
+        for check in some.values():
+            if check.status == CRITICAL:
+                return None
+            if check.status == WARNING:
+                weight = service.weights.warning
+    return weight
+
+
+def _made(service: Service, node: Node, weight: int) -> Made:
+    tags = ("", *dict.fromkeys(tag.lower() for tag in service.tags if tag))
+    return Made(service, node, weight, endpoint(service, node, weight), tags)
+
+
+def endpoint(service: Service, node: Node, weight: int) -> Endpoint | None:
+    """The instance as DNS shows it; None when it is at no address that DNS can tell."""
     where = host(service.address or node.address)
     if where is None:
         return None
@@ -162,11 +198,6 @@ def node_name(node: Node) -> Name:
     name = host_name(node.node)
     whole = (*name, b"node", node.datacenter.encode(), DOMAIN)
     return whole if name and fits(whole) else ()
-
-
-def _tagged(endpoints: list[Endpoint]) -> Tagged:
-    hosts = list(dict.fromkeys(each.host for each in endpoints))
-    return Tagged(endpoints, *([one for one in hosts if one.type is kind] for kind in _HOST_TYPES))
 
 
 def _folded(names: Iterable[str]) -> dict[str, list[str]]:
