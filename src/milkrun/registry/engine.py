@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -39,6 +40,8 @@ class Engine:
         self._timers_moved = asyncio.Event()
         self._full = False
         self.parked = Parked()
+        self.listeners: list[Callable[[set[str]], None]] = []
+        """Parts of the registry itself: each is called with the topics that a commit touched."""
         self.machine = self._restored()
         self.replies = Replies()
         self.failed: asyncio.Future[StorageFailed] = asyncio.get_running_loop().create_future()
@@ -117,6 +120,8 @@ class Engine:
             self._log.info("the disk has room again: writes are taken")
         self.replies.forget(touched)
         self.parked.wake(touched, keys)
+        for listener in self.listeners:
+            listener(touched)
 
     def _refuse(self, queue: _Queue, error: MilkrunError) -> None:
         """Nothing was written, so memory goes back to what the disk says."""

@@ -7,9 +7,9 @@ The loops here only carry: when to look is decided in `rounds`, where a look may
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from contextlib import ExitStack
 from typing import NamedTuple, assert_never
 
 import structlog
@@ -27,7 +27,6 @@ from milkrun.registry.checks.standing import Standing
 from milkrun.registry.checks.verdict import Result
 from milkrun.registry.engine import Engine
 from milkrun.registry.nouns import CRITICAL, Check, CheckSpec
-from milkrun.registry.parked import News, Woken, go_on
 from milkrun.registry.refusal import Refused
 from milkrun.registry.state import Machine
 from milkrun.registry.storage import DiskFull
@@ -65,42 +64,39 @@ class Runner:
         self._still: dict[str, Watched] = {}
         """Those that follow the catalog instead of a clock."""
         self._machine: Machine | None = None
-        self._waiter: asyncio.Future[News] | None = None
+        self._again = asyncio.Event()
+        self._catalog_moved = asyncio.Event()
 
     async def run(self) -> None:
-        """Returns when the registry closes its watches; runs the checks until then."""
+        """Never returns: the checks are run until it is cancelled."""
+        self._engine.listeners.append(self._hear)
         async with self._looks, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_catalog())
             while True:
+                self._again.clear()
                 self._take_changes()
                 now = time.monotonic()
                 for check_id in self._rounds.due(now):
                     tasks.create_task(self._look(self._watched[check_id]))
                 due = self._rounds.next()
-                pause_s = IDLE_S if due is None else min(IDLE_S, max(0.0, due - now))
-                with self._engine.parked.waiting(topics.PROBES, pause_s) as waiter:
-                    self._waiter = waiter
-                    if (await waiter).why is Woken.CLOSING:
-                        return
+                await _heard(self._again, IDLE_S if due is None else min(IDLE_S, max(0.0, due - now)))
 
     async def _follow_catalog(self) -> None:
-        parked = self._engine.parked
         while True:
+            self._catalog_moved.clear()
             self._take_changes()
-            nodes = {
-                each.plan.look.node for each in self._still.values() if isinstance(each.plan.look, Alias)
-            }
-            watched = {topics.PROBES, *(topics.node(node or self._engine.own.node) for node in nodes)}
-            with ExitStack() as held:
-                # They wait before anything is read: what changes meanwhile wakes them.
-                waiters = [held.enter_context(parked.waiting(topic, IDLE_S)) for topic in watched]
-                for each in list(self._still.values()):
-                    await self._tell(each, await self._seen(each))
-                await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-                if parked.closing:
-                    return
-            if self._still:
-                await asyncio.sleep(ALIAS_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  no secret: a pause
+            for each in list(self._still.values()):
+                await self._tell(each, await self._seen(each))
+            await _heard(self._catalog_moved, IDLE_S)
+            await asyncio.sleep(ALIAS_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  no secret: a pause
+
+    def _hear(self, touched: set[str]) -> None:
+        """What a commit touched, told by the engine."""
+        if topics.PROBES in touched:
+            self._again.set()
+            self._catalog_moved.set()
+        elif self._still and not touched.isdisjoint((topics.CHECKS, topics.SERVICES, topics.NODES)):
+            self._catalog_moved.set()
 
     def _take_changes(self) -> None:
         """What runs is what is registered. Nothing is awaited: both loops may call it."""
@@ -150,8 +146,7 @@ class Runner:
             )
         ended = time.monotonic()
         self._rounds.done(check_id, ended, timed_out=ended - started >= watched.plan.timeout_s)
-        if self._waiter:
-            go_on(self._waiter, News(Woken.CHANGED))
+        self._again.set()
         await self._tell(watched, result)
 
     async def _seen(self, watched: Watched) -> Result:
@@ -205,3 +200,9 @@ class Runner:
         machine = self._engine.machine
         service = machine.catalog.services.get(machine.node, {}).get(spec.service_id)
         return (service.address if service else "") or self._engine.own.address
+
+
+async def _heard(event: asyncio.Event, within_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
