@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from milkrun.cli.place import Place
+from milkrun.cli.snapshot import snapshot
 from milkrun.errors import NotFound, UsageError
 
 _registry = click.option("--registry", default="", help="The registry's address.")
@@ -31,7 +32,7 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
     )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--http", default="", metavar="HOST:PORT", help="Where it listens.")
 @click.option("--dns", default="", metavar="HOST:PORT", help="Where it answers DNS (default: nowhere).")
 @click.option(
@@ -52,9 +53,9 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
 )
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Its data folder.")
 @click.option("--host", default="", help="Its node's name (default: what the system says).")
-@click.pass_obj
+@click.pass_context
 def registry(
-    place: Place,
+    context: click.Context,
     *,
     http: str,
     dns: str,
@@ -65,6 +66,9 @@ def registry(
     host: str,
 ) -> None:
     """Run the registry: Consul's HTTP API and DNS, kept in a folder."""
+    if context.invoked_subcommand:
+        return
+    place: Place = context.obj
     from milkrun.cli import daemon
     from milkrun.model import host_port
     from milkrun.registry.checks.damping import Damping
@@ -95,6 +99,9 @@ def registry(
         await daemon.ends_at_handover(handover, served)
 
     daemon.run("registry", data_dir, body)
+
+
+registry.add_command(snapshot)
 
 
 @click.command()

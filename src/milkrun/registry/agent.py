@@ -85,6 +85,13 @@ class Agent:
         self._start(spec, now)
         self._watch_critical(spec, check.status, now)
 
+    def keep(self, spec: CheckSpec, now: float) -> None:
+        """The check, which is in the catalog, is kept like this, with its whole time to live before it."""
+        if self.specs.get(spec.check_id) != spec:
+            self._ledger.put(KIND, spec.check_id, spec)
+            self._tell_runner(spec.check_id)
+        self.load(spec, now)
+
     def forget(self, check_id: str) -> None:
         """The check, which has left the catalog, is kept no more."""
         if self.specs.pop(check_id, None):

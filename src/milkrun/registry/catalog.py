@@ -93,7 +93,12 @@ class Catalog:
             self._ledger.touch(topics.service(old.service))
         self.load_service(node, stamped)
         self._ledger.put(SERVICE, _row_key(node, service.id), ServiceRow(node, stamped))
-        self._ledger.touch(topics.SERVICES, topics.node(node), topics.service(service.service))
+        self._ledger.touch(
+            topics.SERVICES,
+            topics.node(node),
+            topics.service(service.service),
+            topics.service_of_node(node, service.id),
+        )
         for check in list(self.service_checks.get((node, service.id), {}).values()):
             self.put_check(
                 msgspec.structs.replace(check, service_name=service.service, service_tags=service.tags)
@@ -137,7 +142,12 @@ class Catalog:
         del self.services[node][service_id]
         self._forget_name(node, service)
         self._ledger.drop(SERVICE, _row_key(node, service_id))
-        self._ledger.touch(topics.SERVICES, topics.node(node), topics.service(service.service))
+        self._ledger.touch(
+            topics.SERVICES,
+            topics.node(node),
+            topics.service(service.service),
+            topics.service_of_node(node, service_id),
+        )
         return True
 
     def drop_node(self, node: str) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from milkrun.registry.events import Event
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
+from milkrun.registry.snapshot import Contents
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -184,6 +186,18 @@ class CatalogDeregister(Command, frozen=True):
     node: str
     service_id: str = ""
     check_id: str = ""
+
+
+class HearEvent(Command, frozen=True):
+    """Adds an event to those that this node heard. Nothing of it goes to the disk."""
+
+    event: Event
+
+
+class Restore(Command, frozen=True):
+    """Makes the state what it was when the snapshot was taken."""
+
+    contents: Contents
 
 
 class CreateSession(Command, frozen=True):

@@ -35,6 +35,10 @@ class Ledger:
         """The next command starts: its first change takes a new index."""
         self._bumped = False
 
+    def ahead_of(self, index: int) -> None:
+        """The next index is above this one too: it comes from a state whose watchers may be back."""
+        self.index = max(self.index, index)
+
     @property
     def coming_index(self) -> int:
         """The index that this command's changes carry."""

@@ -63,6 +63,12 @@ class Sessions:
         self._ledger.touch(topics.SESSIONS, topics.session(session.id), topics.node(session.node))
         return session.id
 
+    def revive(self, session: Session, now: float) -> None:
+        """The session, which had ended, lives again as it was."""
+        self.load(session, now)
+        self._ledger.put(KIND, session.id, session)
+        self._ledger.touch(topics.SESSIONS, topics.session(session.id), topics.node(session.node))
+
     def renew(self, session_id: str, now: float) -> Session | None:
         """The session, with its time to live started anew; None when there is none."""
         session = self.live.get(session_id)

@@ -11,9 +11,10 @@ from typing import Any, assert_never
 
 import msgspec
 
-from milkrun.registry import agent, catalog, commands, kv, sessions, txn
+from milkrun.registry import agent, catalog, commands, kv, restoring, sessions, snapshot, topics, txn
 from milkrun.registry.deadlines import Deadlines, Timer
 from milkrun.registry.drafts import CatalogDraft
+from milkrun.registry.events import Events
 from milkrun.registry.ledger import Ledger
 from milkrun.registry.nouns import (
     CRITICAL,
@@ -53,6 +54,7 @@ class Machine:
         self.kv = kv.KeyValues(self.ledger)
         self.catalog = catalog.Catalog(self.ledger)
         self.sessions = sessions.Sessions(self.ledger, self.kv, self.deadlines)
+        self.events = Events()
         self.agent = agent.Agent(self.ledger, self.catalog, self.deadlines)
         self.agent.node = node
 
@@ -141,6 +143,11 @@ class Machine:
                 self._register(command)
             case commands.CatalogDeregister():
                 self._deregister(command)
+            case commands.HearEvent():
+                self.events.hear(command.event)
+                self.ledger.touched.add(topics.EVENTS)
+            case commands.Restore():
+                self._restore(command.contents, now)
             case commands.CreateSession():
                 return self._create_session(command.session, now)
             case commands.RenewSession():
@@ -154,6 +161,18 @@ class Machine:
             case _:
                 raise TypeError(f"no such command: {command!r}")
         return True
+
+    def whole(self) -> snapshot.Contents:
+        """All that there is now."""
+        return snapshot.take(self.ledger.index, self.catalog, self.agent, self.sessions, self.kv)
+
+    def _restore(self, whole: snapshot.Contents, now: float) -> None:
+        self.ledger.ahead_of(whole.index)
+        restoring.restore_catalog(self.catalog, whole)
+        self._settle(now)
+        restoring.restore_specs(self.agent, whole, now)
+        restoring.restore_sessions(self.sessions, whole, now)
+        restoring.restore_keys(self.kv, self.ledger, whole)
 
     def _settle(self, now: float) -> None:
         """What follows from fallen checks and nodes is done under the same index."""

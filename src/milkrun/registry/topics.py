@@ -6,6 +6,7 @@ NODES = "nodes"
 SERVICES = "services"
 CHECKS = "checks"
 SESSIONS = "sessions"
+EVENTS = "events"
 PROBES = "probes"
 """The definitions of the checks that this registry runs."""
 
@@ -18,6 +19,11 @@ def node(name: str) -> str:
 def service(name: str) -> str:
     """Anything that the health answer of this service shows."""
     return f"service:{name}"
+
+
+def service_of_node(node: str, service_id: str) -> str:
+    """One instance as its agent registered it, whatever its checks say."""
+    return f"instance:{len(node)}:{node}:{service_id}"
 
 
 def session(session_id: str) -> str:

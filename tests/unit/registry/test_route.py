@@ -35,9 +35,12 @@ def test_two_handlers_for_one_route_are_a_mistake():
         Table([route("GET", "/a"), route("GET", "/a")])
 
 
+RESOURCES = ("key", "service", "node", "session", "agent", "event", "query", "operator", "none")
+
+
 def test_every_route_says_what_a_token_must_allow():
     for each in ROUTES:
-        assert each.resource in ("key", "service", "node", "session", "agent", "none"), each
+        assert each.resource in RESOURCES, each
         assert each.access in ("read", "write", "none"), each
         assert (each.access == "none") == (each.resource == "none"), each
         assert each.access != "read" or each.method == "GET", each

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 
 import msgspec
+import structlog
 
-from milkrun.registry import commands, views
+from milkrun.registry import commands, topics, views
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
-from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service_of
+from milkrun.registry.http.blocking import until_news
+from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service_of, unknown_fields
 from milkrun.registry.http.message import JSON, Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.http.status import RPC_PORT
@@ -36,7 +38,7 @@ async def own(engine: Engine, _: Request) -> Reply:
             },
             "DebugConfig": {"SessionTTLMin": "0s", "Datacenter": DATACENTER, "NodeName": node.node},
             "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0, "Height": 0.00001},
-            "Member": _member(engine),
+            "Member": lan_member(engine),
             "Stats": {
                 "agent": {
                     "services": str(len(engine.machine.catalog.services.get(node.node, {})) - 1),
@@ -50,9 +52,11 @@ async def own(engine: Engine, _: Request) -> Reply:
     )
 
 
-async def members(engine: Engine, _: Request) -> Reply:
+async def members(engine: Engine, request: Request) -> Reply:
     """The members of the cluster: this node."""
-    return Reply.json([_member(engine)])
+    if request.one("segment") not in (None, "", "_all"):
+        raise Refused(500, "Network segments are not supported in this version of Consul")
+    return Reply.json([lan_member(engine)])
 
 
 async def services(engine: Engine, request: Request) -> Reply:
@@ -63,16 +67,29 @@ async def services(engine: Engine, request: Request) -> Reply:
 
 
 async def service(engine: Engine, request: Request) -> Reply:
-    """One service registered here, with a hash of its content."""
-    found = engine.machine.catalog.services.get(engine.machine.node, {}).get(request.rest)
+    """One service registered here, with a hash of its content; with that `hash`, when the content is another."""
+    known = request.one("hash") if request.query else None
+    reply = _hashed(engine, request.rest)
+    if known and reply.headers == _hash_header(known):
+        await until_news(engine, request, topics.service_of_node(engine.machine.node, request.rest))
+        reply = _hashed(engine, request.rest)
+    return reply
+
+
+def _hashed(engine: Engine, service_id: str) -> Reply:
+    found = engine.machine.catalog.services.get(engine.machine.node, {}).get(service_id)
     if found is None:
-        raise Refused(404, f"unknown service ID: {request.rest}")
+        raise Refused(404, f"unknown service ID: {service_id}")
     shown = msgspec.to_builtins(views.agent_service(found))
     for stamp in ("CreateIndex", "ModifyIndex"):
         del shown[stamp]
     digest = hashlib.blake2b(msgspec.json.encode(shown, order="sorted"), digest_size=8).hexdigest()
     body = msgspec.json.encode({**shown, "ContentHash": digest})
-    return Reply(200, body, JSON, headers=[(b"x-consul-contenthash", digest.encode())])
+    return Reply(200, body, JSON, headers=_hash_header(digest))
+
+
+def _hash_header(digest: str) -> list[tuple[bytes, bytes]]:
+    return [(b"X-Consul-ContentHash", digest.encode())]
 
 
 async def checks(engine: Engine, request: Request) -> Reply:
@@ -84,10 +101,13 @@ async def checks(engine: Engine, request: Request) -> Reply:
 
 async def register(engine: Engine, request: Request) -> Reply:
     """Registers a service with its checks."""
-    body = decode(await request.body(), ServiceBody)
+    raw = await request.body()
+    body = decode(raw, ServiceBody)
     if not body.name:
         raise Refused(400, "Missing service name")
     registered = service_of(body, body.name)
+    if registered.id not in engine.machine.catalog.services.get(engine.machine.node, {}):
+        _say_what_is_passed_over(registered, raw)
     specs = checks_of(body, registered)
     replace = bool(request.query) and request.flag("replace-existing-checks")
     await engine.submit(commands.RegisterService(registered, specs, replace))
@@ -122,6 +142,8 @@ async def health_by_id(engine: Engine, request: Request) -> Reply:
     """The health of one service registered here, also as the reply's status: 200, 429 or 503."""
     node, catalog = engine.machine.node, engine.machine.catalog
     found = catalog.services.get(node, {}).get(request.rest)
+    if not request.rest:
+        raise Refused(500, "Bad request: Missing serviceID")
     if found is None:
         reason = f"ServiceId {request.rest} not found"
         return _health(
@@ -134,6 +156,8 @@ async def health_by_id(engine: Engine, request: Request) -> Reply:
 
 async def health_by_name(engine: Engine, request: Request) -> Reply:
     """The health of all services of a name registered here; the worst one gives the reply's status."""
+    if not request.rest:
+        raise Refused(500, "Bad request: Missing service Name")
     node = engine.machine.node
     found = [each for at, each in engine.machine.catalog.instances(request.rest) if at == node]
     if not found:
@@ -161,6 +185,16 @@ def enabling(request: Request) -> tuple[bool, str]:
 _STATUS_CODES = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
 
 
+def _say_what_is_passed_over(registered: Service, raw: bytes) -> None:
+    """Once for each instance that comes: clients register again and again."""
+    if unknown := unknown_fields(msgspec.json.decode(raw), ServiceBody):
+        structlog.get_logger("registry").warning(
+            "a registration has fields that this registry does not know: they are passed over",
+            service=registered.id,
+            fields=", ".join(sorted(unknown))[:200],
+        )
+
+
 def _shown_health(engine: Engine, found: Service) -> dict[str, object]:
     checks = engine.machine.catalog.checks_of(engine.machine.node, found.id)
     own_checks = [views.agent_check(check) for check in checks if check.check_id != NODE_CHECK]
@@ -172,13 +206,14 @@ def _shown_health(engine: Engine, found: Service) -> dict[str, object]:
 
 
 def _health(request: Request, code: int, status: str, shown: object, reason: str) -> Reply:
-    headers = [(b"x-consul-reason", reason.encode("ascii", "replace"))]
+    headers = [(b"X-Consul-Reason", reason.encode("ascii", "replace"))]
     if request.one("format") == "text":
-        return Reply(code, status.encode(), b"text/plain", headers=headers)
+        return Reply(code, (reason if code == 404 else status).encode(), b"text/plain", headers=headers)
     return Reply(code, msgspec.json.encode(shown), JSON, headers=headers)
 
 
-def _member(engine: Engine) -> dict[str, object]:
+def lan_member(engine: Engine) -> dict[str, object]:
+    """This node as a member of its cluster of one."""
     node = engine.own
     return {
         "Name": node.node,

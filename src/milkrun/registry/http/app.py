@@ -9,7 +9,20 @@ import msgspec
 
 from milkrun.errors import MilkrunError
 from milkrun.registry.engine import Engine
-from milkrun.registry.http import agent, agent_check, catalog, health, kv, session, status, txn
+from milkrun.registry.http import (
+    agent,
+    agent_check,
+    catalog,
+    cluster,
+    event,
+    health,
+    kv,
+    metrics,
+    session,
+    snapshot,
+    status,
+    txn,
+)
 from milkrun.registry.http.message import JSON, Reply, Request
 from milkrun.registry.http.route import Table
 from milkrun.registry.nouns import DATACENTER
@@ -24,6 +37,10 @@ ROUTES = (
     *session.ROUTES,
     *txn.ROUTES,
     *status.ROUTES,
+    *event.ROUTES,
+    *metrics.ROUTES,
+    *cluster.ROUTES,
+    *snapshot.ROUTES,
 )
 
 _PATH_SIGNS = "/:=@!$&'()*+,;~"

@@ -52,6 +52,11 @@ async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> 
         return await waiter
 
 
+async def until_news(engine: Engine, request: Request, topic: str) -> None:
+    """The topic has changed, or the request's time is over, or nobody waits any more."""
+    await _news(engine, request, topic, _wait_s(request))
+
+
 def _shared(request: Request, news: News, at: int, reply: Callable[[int], Reply]) -> Reply:
     """The reply, made once for all who asked the same with the same token and whom the same change woke."""
     if news.why is not Woken.CHANGED:

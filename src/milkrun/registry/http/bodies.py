@@ -17,8 +17,10 @@ from milkrun.registry.refusal import Refused
 
 REAP_AFTER_S_AT_LEAST = 60.0
 
-_OPAQUE = frozenset({"meta", "nodemeta", "taggedaddresses", "header", "definition"})
-"""Fields whose own field names are data."""
+_OPAQUE = frozenset({"meta", "nodemeta", "header", "definition"})
+"""Fields whose own field names are data, and so is all below them."""
+_NAMES_ARE_DATA = frozenset({"taggedaddresses"})
+"""Fields whose own field names are data, and below them are fields again."""
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 Duration = str | int | float
@@ -64,6 +66,17 @@ class WeightsBody(msgspec.Struct, rename=folded):
     warning: int = 0
 
 
+class AddressBody(msgspec.Struct, rename=folded):
+    """Where a service is to be found from some place."""
+
+    address: str = ""
+    port: int = 0
+
+    def as_consul_does(self) -> dict[str, Any]:
+        """The address as answers show it."""
+        return {"Address": self.address, "Port": self.port}
+
+
 class ServiceBody(msgspec.Struct, rename=folded):
     """A service, as the agent's and the catalog's registrations bring it."""
 
@@ -72,13 +85,21 @@ class ServiceBody(msgspec.Struct, rename=folded):
     service: str = ""
     tags: list[str] = []
     address: str = ""
-    tagged_addresses: dict[str, Any] | None = None
+    tagged_addresses: dict[str, AddressBody] | None = None
     meta: dict[str, str] | None = None
     port: int = 0
     weights: WeightsBody | None = None
     enable_tag_override: bool = False
     check: dict[str, Any] | None = None
     checks: list[dict[str, Any]] = []
+
+
+def unknown_fields(value: Any, shape: type[msgspec.Struct]) -> list[str]:
+    """The fields of the JSON object, as they were sent, that such a body has not and that say something."""
+    known = {field.encode_name for field in msgspec.structs.fields(shape)}
+    if not isinstance(value, dict):
+        return []
+    return [name for name, each in value.items() if each and folded(name.lower()) not in known]
 
 
 def decode(raw: bytes, shape: type[_Body], *, what: str = "Request decode failed") -> _Body:
@@ -96,9 +117,13 @@ def fold(value: Any) -> Any:
     if isinstance(value, dict):
         found = {}
         for name, each in value.items():
-            folded = name.lower().replace("_", "")
-            if each is not None:
-                found[folded] = each if folded in _OPAQUE else fold(each)
+            field = folded(name.lower())
+            if each is None:
+                continue
+            if field in _NAMES_ARE_DATA and isinstance(each, dict):
+                found[field] = {inner: fold(part) for inner, part in each.items() if part is not None}
+            else:
+                found[field] = each if field in _OPAQUE else fold(each)
         return found
     if isinstance(value, list):
         return [fold(each) for each in value if each is not None]
@@ -126,12 +151,13 @@ def service_of(body: ServiceBody, name: str) -> Service:
         raise Refused(400, "Invalid Weights: Warning must be greater or equal than 0")
     if body.address in ("0.0.0.0", "::", "[::]"):  # noqa: S104  refused, not bound
         raise Refused(400, "Invalid service address")
+    addresses = {place: address.as_consul_does() for place, address in (body.tagged_addresses or {}).items()}
     return Service(
         id=body.id or name,
         service=name,
         tags=body.tags,
         address=body.address,
-        tagged_addresses=body.tagged_addresses or msgspec.UNSET,
+        tagged_addresses=addresses or msgspec.UNSET,
         meta=body.meta or None,
         port=body.port,
         weights=Weights(weights.passing, weights.warning) if weights else Weights(),

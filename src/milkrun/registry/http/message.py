@@ -9,11 +9,14 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from milkrun.registry import snapshot
 from milkrun.registry.refusal import Refused
 
 BODY_BYTES_AT_MOST = 512 * 1024
 DRAINED_BYTES_AT_MOST = 8 * 1024 * 1024
 PARAMETERS_AT_MOST = 100
+
+_SNAPSHOT = b"/v1/snapshot"
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -145,8 +148,8 @@ class Request:
 
     async def body(self, hint: str = "") -> bytes:
         """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on."""
-        if self.size > BODY_BYTES_AT_MOST:
-            raise _too_large(self.size, hint)
+        if self.size > (cap := body_cap(self.target)):
+            raise _too_large(self.size, cap, hint)
         return self._body
 
     def on_leave(self, call: Callable[[], None]) -> None:
@@ -186,6 +189,11 @@ _ONE_LINE = bytes.maketrans(b"\r\n\0", b"   ")
 """A value may repeat what a client sent: it must not become a second header. Go's servers do the same."""
 
 
-def _too_large(size: int, hint: str) -> Refused:
+def body_cap(target: bytes) -> int:
+    """How long the body of a request for this may be: one route takes a whole state."""
+    return snapshot.BYTES_AT_MOST if target.partition(b"?")[0] == _SNAPSHOT else BODY_BYTES_AT_MOST
+
+
+def _too_large(size: int, cap: int, hint: str) -> Refused:
     see = f" See https://www.consul.io/docs/agent/options.html#{hint}." if hint else ""
-    return Refused(413, f"Request body({size} bytes) too large, max size: {BODY_BYTES_AT_MOST} bytes.{see}")
+    return Refused(413, f"Request body({size} bytes) too large, max size: {cap} bytes.{see}")

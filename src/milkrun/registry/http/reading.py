@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 import httptools
 
-from milkrun.registry.http.message import BODY_BYTES_AT_MOST, DRAINED_BYTES_AT_MOST, Request
+from milkrun.registry.http.message import BODY_BYTES_AT_MOST, DRAINED_BYTES_AT_MOST, Request, body_cap
 from milkrun.registry.refusal import Refused
 
 HEAD_BYTES_AT_MOST = 16 * 1024
@@ -47,6 +47,7 @@ class Reader:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._chunks: list[bytes] = []
+        self._cap = BODY_BYTES_AT_MOST
         self._head_size = self._unfinished = self._size = 0
         self._old = False
 
@@ -101,6 +102,7 @@ class Reader:
     def head_done(self) -> None:
         """The head is whole."""
         self.phase = Phase.BODY
+        self._cap = body_cap(self._target)
         found: dict[bytes, bytes] = {}
         for name, value in self._headers:
             if name in _NOTICED:
@@ -119,9 +121,9 @@ class Reader:
     def body(self, part: bytes) -> None:
         """A part of the body is there. What is too large is read on for a while and thrown away."""
         self._size += len(part)
-        if self._size <= BODY_BYTES_AT_MOST:
+        if self._size <= self._cap:
             self._chunks.append(part)
-        elif self._size > DRAINED_BYTES_AT_MOST:
+        elif self._size > max(self._cap, DRAINED_BYTES_AT_MOST):
             raise self._too_large(self._size)
 
     def done(self) -> None:
@@ -145,7 +147,7 @@ class Reader:
             expects = None
         if expects is not None and expects.lower() != b"100-continue":
             raise self._stop(417, "Expectation Failed")
-        if size > (BODY_BYTES_AT_MOST if expects else DRAINED_BYTES_AT_MOST):
+        if size > (self._cap if expects else max(self._cap, DRAINED_BYTES_AT_MOST)):
             raise self._too_large(size)
         self.owes_continue = expects is not None and (coding is not None or size > 0)
 
@@ -162,7 +164,7 @@ class Reader:
 
     def _take(self, *, last: bool) -> None:
         method = self._parser.get_method().decode()
-        body = b"".join(self._chunks) if 0 < self._size <= BODY_BYTES_AT_MOST else b""
+        body = b"".join(self._chunks) if 0 < self._size <= self._cap else b""
         request = Request(method, self._target, self._headers, body, size=self._size, peer=self._peer)
         request.old = self._old
         request.last = last or method == "CONNECT"
