@@ -91,6 +91,9 @@ class Registry:
             headers={"X-Consul-Token": self.address.token} if self.address.token else {},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # aiohttp asks again by itself when a connection breaks: a watch would then wait at an index that a
+        # restored registry reaches much later, and a `cas` would be refused because it had already succeeded.
+        self._http._retry_connection = False  # noqa: SLF001  (there is no public switch)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from fleet import Fleet, a_fleet
 from ports import free_port
 
 from milkrun.model import InstanceId, ServiceName
@@ -17,6 +18,7 @@ from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import diff
 from milkrun.router.haproxy import binary
 from milkrun.router.haproxy.plane import HAProxy
+from milkrun.testing.registry import embedded_registry
 
 APP = """
 import asyncio, os, sys
@@ -120,3 +122,10 @@ def state(shares: dict[str, int], **versions: list[Server]) -> RoutingState:
 @pytest.fixture
 def make_state() -> Callable[..., RoutingState]:
     return state
+
+
+@pytest.fixture
+async def fleet(tmp_path) -> AsyncIterator[Fleet]:
+    """A router's whole surroundings, all real but small. See tests/fleet.py."""
+    async with embedded_registry(tmp_path / "registry") as address, a_fleet(tmp_path, address) as found:
+        yield found

@@ -105,6 +105,12 @@ def shares_map(reply: str) -> dict[str, int]:
     return found
 
 
+def workers(reply: str) -> list[int]:
+    """`show proc` on the master: the pids of all workers, former ones too."""
+    lines = _whole(reply, "show proc")
+    return [int(line.split()[0]) for line in lines if line.split()[1:2] == ["worker"]]
+
+
 def former_workers(reply: str) -> int:
     """`show proc` on the master: how many workers from before the last reload still run."""
     lines = _whole(reply, "show proc")

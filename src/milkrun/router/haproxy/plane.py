@@ -109,7 +109,7 @@ class HAProxy:
 
     async def stop(self) -> None:
         """HAProxy has ended its requests and is gone."""
-        await self._process.stop([self._service, f"{self._service}.stats"])
+        await self._process.stop()
 
     # Reading back
 

@@ -167,6 +167,23 @@ class Process:
         """How many workers from before a reload still end their requests."""
         return parse.former_workers(await self.master.ask("show proc", half_close=True))
 
+    async def _listens(self) -> bool:
+        """Whether the worker's listeners are open still: the runtime socket is one of them."""
+        try:
+            await self.admin.ask("show version")
+        except DataPlaneError:
+            return False
+        return True
+
+    async def _in_flight(self) -> int:
+        """The requests that all workers have, asked by the master: a worker that stops answers nobody else."""
+        count = 0
+        for pid in parse.workers(await self.master.ask("show proc", half_close=True)):
+            with contextlib.suppress(DataPlaneError):  # it ended in this moment
+                rows = parse.stat(await self.master.ask(f"@!{pid} show stat -1 4 -1", half_close=True))
+                count += sum(row.in_flight for row in rows)
+        return count
+
     def trim_log(self) -> None:
         """HAProxy's log has a bounded size: a long one becomes `haproxy.log.1`, in place of the former one."""
         log = self._folder / "haproxy.log"
@@ -176,8 +193,8 @@ class Process:
                 log.with_name("haproxy.log.1").chmod(0o600)
                 os.truncate(log, 0)
 
-    async def stop(self, frontends: list[str]) -> None:
-        """The frontends take no new connection, what was in flight has ended, and the process is gone.
+    async def stop(self) -> None:
+        """It refuses new connections, what was in flight has ended, and the process is gone.
 
         What still runs after STOP_WAIT_S is cut, and the log says so.
         """
@@ -185,14 +202,11 @@ class Process:
             return
         try:
             async with asyncio.timeout(STOP_WAIT_S):
-                for frontend in frontends:
-                    await self.admin.ask(f"shutdown frontend {frontend}")
-                while (
-                    sum(row.in_flight for row in parse.stat(await self.admin.ask("show stat -1 4 -1")))
-                    or await self.former_workers()
-                ):
-                    await asyncio.sleep(0.05)
-        except (DataPlaneError, TimeoutError) as error:
+                # Not by `shutdown frontend`: that leaves a listening socket, on which callers hang (2.8.25).
+                os.kill(self._identity.pid, signal.SIGUSR1)
+                while await self._listens() or await self._in_flight():
+                    await asyncio.sleep(0.02)
+        except (DataPlaneError, ProcessLookupError, TimeoutError) as error:
             self._log.warning("HAProxy stops with requests in flight", why=str(error) or "the limit is over")
         with contextlib.suppress(ProcessLookupError):  # it may end by itself at any moment
             os.kill(self._identity.pid, signal.SIGTERM)

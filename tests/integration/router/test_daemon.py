@@ -1,0 +1,141 @@
+"""The router's daemon from the registry to users: weights, instances, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+
+from milkrun.consul import keys
+
+
+async def test_weights_by_one_transaction_take_effect_and_are_reported(fleet):
+    await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.2")
+    await fleet.weigh(1, {"0.0.1": 100, "0.0.2": 0})
+    async with fleet.router():
+        await fleet.reported(lambda report: report.generation == 1)
+        assert set(await fleet.answers()) == {"a"}
+
+        commit = await fleet.weigh(2, {"0.0.1": 0, "0.0.2": 7})
+
+        report = await fleet.reported(lambda report: report.commit == commit)
+        assert report.generation == 2
+        assert {name: figures.share for name, figures in report.versions.items() if figures.share} == {
+            "0.0.2": 10_000
+        }
+        assert (report.reloads, report.drift, report.held, report.alarms) == (0, [], [], [])
+        assert report.listen == "{}:{}".format(*fleet.listen)
+        assert set(await fleet.answers()) == {"b"}
+        counted = await fleet.reported(lambda report: report.versions["0.0.2"].window_requests >= 40)
+        assert counted.versions["0.0.1"].requests >= 40
+        assert counted.versions["0.0.1"].window_requests == 0
+
+
+async def test_an_instance_comes_falls_ill_recovers_rests_and_goes(fleet):
+    await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.1")
+    async with fleet.router():
+        await fleet.serves("a", "b")
+        assert set(await fleet.answers()) == {"a", "b"}
+
+        c = await fleet.goat("c", "0.0.1")
+        await fleet.serves("a", "b", "c")
+
+        await fleet.registry.report("service:c", "critical", "cow")
+        report = await fleet.serves("a", "b")
+        assert report.instances["c"].state == "drained"
+        assert set(await fleet.answers()) == {"a", "b"}
+
+        await fleet.registry.report("service:c", "passing", "")
+        await fleet.serves("a", "b", "c")
+
+        await fleet.registry.maintenance("c", enable=True, reason="rest")
+        _, index = await fleet.registry.health("goat")
+        report = await fleet.reported(lambda report: report.catalog_index >= index)
+        assert report.instances["c"].state == "drained"
+        seen = c.seen
+        assert set(await fleet.answers()) == {"a", "b"}
+        assert c.seen == seen, "who is in maintenance before the reported index gets nothing"
+
+        await fleet.registry.deregister("c")
+        report = await fleet.reported(lambda report: "c" not in report.instances)
+        assert report.reloads == 0
+
+
+async def test_who_still_answers_is_draining_and_then_drained(fleet):
+    a = await fleet.goat("a", "0.0.1")
+    async with fleet.router(), asyncio.TaskGroup() as tasks:
+        await fleet.serves("a")
+        a.gate.clear()
+        long = tasks.create_task(fleet.ask())
+        await a.entered.wait()
+        await fleet.goat("b", "0.0.1")
+        await fleet.serves("a", "b")
+
+        await fleet.registry.maintenance("a", enable=True, reason="rest")
+        report = await fleet.serves("b")
+
+        assert (report.instances["a"].state, report.instances["a"].in_flight) == ("draining", 1)
+        assert set(await fleet.answers()) == {"b"}
+        a.gate.set()
+        assert await long == "a"
+        await fleet.reported(lambda report: report.instances["a"].state == "drained")
+
+
+async def test_nobody_is_drained_while_a_worker_from_before_a_reload_has_requests(fleet):
+    """Also a router that did not make that reload itself must know."""
+    a = await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.1")
+    async with asyncio.TaskGroup() as tasks:
+        async with fleet.router(hand_over=True):
+            await fleet.serves("a", "b")
+            a.gate.clear()
+            long = [tasks.create_task(fleet.ask()) for _ in range(4)]
+            await a.entered.wait()
+            for number in range(8):
+                await fleet.goat(f"v{number}", f"1.0.{number}")
+            await fleet.reported(lambda report: report.reloads == 1 and not report.drift)
+            await fleet.registry.maintenance("a", enable=True, reason="rest")
+            _, index = await fleet.registry.health("goat")
+
+            report = await fleet.reported(lambda report: report.catalog_index >= index)
+
+            assert report.instances["a"].in_flight == 0, (
+                "the new worker knows nothing of the old one's requests"
+            )
+            assert report.instances["a"].state == "draining"
+        async with fleet.router():
+            report = await fleet.reported(
+                lambda report: report.reloads == 0 and report.catalog_index >= index
+            )
+            assert report.instances["a"].state == "draining"
+            a.gate.set()
+            assert {await answer for answer in long} <= {"a", "b"}
+            await fleet.reported(lambda report: report.instances["a"].state == "drained")
+
+
+async def test_a_report_whose_session_died_is_written_again(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router():
+        report = await fleet.serves("a")
+        key = keys.router_report("goat", report.router)
+        session = (await fleet.registry.get(key)).session
+
+        await fleet.registry.destroy_session(session)
+
+        assert await fleet.registry.get(key) is None
+        await fleet.serves("a")
+        assert (await fleet.registry.get(key)).session != session
+
+
+async def test_nobody_else_may_read_what_the_router_keeps(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router():
+        await fleet.serves("a")
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode) for path in [fleet.state, *fleet.state.iterdir()]
+        }
+    assert {"session", "haproxy.cfg", "admin.sock", "master.sock", "haproxy.log"} <= modes.keys()
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+    assert not os.path.exists(fleet.state / "process.json")
