@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from milkrun.errors import Conflict, InputRefused, StorageFailed
-from milkrun.registry.storage import DiskFull, Storage
+from milkrun.registry.storage import FOLDED_AT_BYTES, DiskFull, Storage
 
 
 def test_what_was_committed_is_there_again(tmp_path):
@@ -87,3 +87,62 @@ def test_a_full_disk_writes_nothing_and_takes_what_fits_later(tmp_path):
         storage.commit({("kv", "b"): b"2"}, 3)
     with Storage(tmp_path) as storage:
         assert (storage.index, list(storage.rows())) == (3, [("kv", b"1"), ("kv", b"2")])
+
+
+def fill(storage):
+    for index in range(3, 10_000):
+        storage.commit({("kv", f"{index}"): b"x" * 3000}, index)
+
+
+def tables(storage):
+    return [
+        storage._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("rows", "log")
+    ]
+
+
+def test_a_log_that_has_grown_is_folded_into_the_rows_and_nothing_is_lost_or_comes_back(tmp_path):
+    wanted = {}
+    big = FOLDED_AT_BYTES // 8
+    with Storage(tmp_path) as storage:
+        for number in range(20):
+            rows = {("kv", f"{number % 7}"): bytes([number]) * big, ("kv", f"{(number + 3) % 7}"): None}
+            storage.commit(rows, number + 2)
+            wanted.update(rows)
+            assert tables(storage)[1] < 9
+        assert sorted(storage.rows()) == sorted(("kv", body) for body in wanted.values() if body is not None)
+        assert min(tables(storage)) > 0, "some rows are folded, some are not: the test shows both"
+    with Storage(tmp_path) as storage:
+        assert storage.index == 21
+        assert sorted(storage.rows()) == sorted(("kv", body) for body in wanted.values() if body is not None)
+
+
+def test_a_disk_without_room_to_fold_takes_writes_until_it_has_none_for_them(tmp_path):
+    with Storage(tmp_path) as storage:
+        storage.commit({("kv", "a"): b"1"}, 2)
+        used = storage._connection.execute("PRAGMA page_count").fetchone()[0]
+    with Storage(tmp_path, pages_at_most=used + FOLDED_AT_BYTES // 4096 + 40) as storage:
+        with pytest.raises(DiskFull):
+            fill(storage)
+        held = sorted(storage.rows())
+        index = storage.index + 1
+        assert len(held) == index - 2
+        assert tables(storage)[1] * 3000 > FOLDED_AT_BYTES, "it could not fold"
+    with Storage(tmp_path) as storage:
+        assert sorted(storage.rows()) == held
+        storage.commit({("kv", f"{number}"): None for number in range(3, index)}, index)
+        assert list(storage.rows()) == [("kv", b"1")]
+
+
+def test_rows_of_the_first_format_are_read(tmp_path):
+    with sqlite3.connect(tmp_path / "registry.db") as old:
+        old.execute(
+            "CREATE TABLE rows (kind TEXT, key TEXT, body BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+        )
+        old.execute("INSERT INTO rows VALUES ('kv', 'a', X'31'), ('meta', 'index', X'37')")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    with Storage(tmp_path) as storage:
+        assert (storage.index, list(storage.rows())) == (7, [("kv", b"1")])
+        storage.commit({("kv", "a"): None}, 8)
+        assert list(storage.rows()) == []
