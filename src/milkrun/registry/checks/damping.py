@@ -23,7 +23,7 @@ class Damping(msgspec.Struct, frozen=True, kw_only=True):
     def after(self, flaps: Flaps, shown: str, status: str, now: float) -> tuple[Flaps, str]:
         """What is remembered, and the status to show, when `shown` is on show and `status` is believed."""
         falls = tuple(at for at in flaps.falls if now - at < self.within_s)
-        if flaps.last and _rank(status) > _rank(flaps.last):
+        if _rank(status) > _rank(flaps.last or shown):
             falls = (*falls, now)[-self.falls :]
         if _rank(status) >= _rank(shown):
             return Flaps(status, falls), status
@@ -34,7 +34,7 @@ class Damping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flaps(msgspec.Struct, frozen=True):
-    """The last believed status, when it fell lately, and since when it is better than what is shown."""
+    """The last believed status (empty: none yet), when it fell lately, and since when it is better than shown."""
 
     last: str = ""
     falls: tuple[float, ...] = ()
