@@ -7,7 +7,11 @@ import sys
 
 def main() -> None:
     """The process ends with the exit status of the command in `sys.argv` (DESIGN.md §3, command line)."""
-    from milkrun.cli import crash, program
+    try:
+        from milkrun.cli import crash, program
 
-    crash.install()
-    sys.exit(program.run(sys.argv[1:]))
+        crash.install()
+        status = program.run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the imports are under way: there is nothing to tidy up yet
+        status = 130
+    sys.exit(status)

@@ -6,13 +6,15 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from milkrun.agent.units.identity import identity
 from milkrun.errors import InputRefused, TimedOut
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
+from milkrun.up.lock import holder
 from milkrun.up.parts import ROUTER_STOP_S, Kind, Part, parts, stop_order
 from milkrun.up.process import PartProcess
-from milkrun.up.record import Record, environment, load, the_only_up
+from milkrun.up.record import environment, the_only_up
 from milkrun.up.run import services
 from milkrun.up.stopping import stop
 
@@ -22,11 +24,11 @@ SPARE_S = 30.0
 
 async def down(folder: Folder, say: Callable[[str], None]) -> bool:
     """Nothing of the environment runs here. False when nothing ran before either."""
-    record = load(folder)
-    up = PartProcess.adopt(record.up.identity, lambda _: None) if record else None
     known = parts(_environment(folder), services(folder))
-    if record and up:
-        await _tell_up(record, up, known, say)
+    pid = holder(folder.lock_file)
+    running = identity(pid) if pid else None
+    if running and (up := PartProcess.adopt(running, lambda _: None)):
+        await _tell_up(folder, up, known, say)
         return True
     with the_only_up(folder):
         return await _stop_leftovers(folder, known, say)
@@ -40,16 +42,16 @@ def _environment(folder: Folder) -> Environment:
         return Environment(name="unknown")  # the routers are found by their locks
 
 
-async def _tell_up(record: Record, up: PartProcess, known: list[Part], say: Callable[[str], None]) -> None:
+async def _tell_up(folder: Folder, up: PartProcess, known: list[Part], say: Callable[[str], None]) -> None:
     """`up` has stopped its parts and ended."""
     say(f"tells `milkrun up` (pid {up.identity.pid}) to stop")
     up.tell(signal.SIGTERM)
     limit_s = sum(part.stop_s for part in known) + SPARE_S
-    left = dict(record.parts)
+    left = leftovers.parts(folder)
     async with asyncio.TaskGroup() as tasks:
         ending = tasks.create_task(up.ends_within(limit_s))
         while not ending.done():
-            for name in [name for name, part in left.items() if not part.alive()]:
+            for name in [name for name, part in left.items() if identity(part.pid) != part]:
                 del left[name]
                 say(f"{name} has ended")
             await asyncio.wait([ending], timeout=LOOK_S)

@@ -42,16 +42,22 @@ async def run(folder: Folder, say: Callable[[str], None], when_up: Callable[[Fac
     or git, NotFound when the folder is no git repository.
     """
     environment = folder.load_environment()
+    wanted = parts(environment, services(folder))
+    supervisor = Supervisor(folder, environment, wanted, say)
+    # Before anything can be started: from here on no signal ends this process with something left behind.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.told_to_stop)
     if environment.routers:
         binary.find()
     await _committed(folder, environment, say)
-    wanted = parts(environment, services(folder))
     with the_only_up(folder):
         ports.check(environment, leftover_pids(folder), str(folder.settings_file))
         if found := leftovers.parts(folder):
             say(f"an `up` before this one left {', '.join(sorted(found))} running: takes over")
             await take_over(found, {part.name for part in wanted}, HAND_OVER_S)
-        await _run(folder, environment, wanted, say, when_up)
+        await _run(environment, wanted, supervisor, say, when_up)
+        folder.up_file.unlink(missing_ok=True)
+        say("everything has stopped")
 
 
 async def _committed(folder: Folder, environment: Environment, say: Callable[[str], None]) -> None:
@@ -64,35 +70,41 @@ async def _committed(folder: Folder, environment: Environment, say: Callable[[st
 
 
 async def _run(
-    folder: Folder,
     environment: Environment,
     wanted: list[Part],
+    supervisor: Supervisor,
     say: Callable[[str], None],
     when_up: Callable[[Facts], None],
 ) -> None:
-    supervisor = Supervisor(folder, environment, wanted, say)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.told_to_stop)
     async with asyncio.TaskGroup() as tasks:
         rotating = tasks.create_task(supervisor.rotate_logs())
-        address = Address(url=f"http://{environment.registry.http}")
-        async with Registry(address) as registry:
-            for part in wanted:
-                if supervisor.stopping.is_set():
-                    break
-                tasks.create_task(supervisor.keep(part))
-                if part.kind is Kind.REGISTRY:
-                    await _answers(registry, supervisor.stopping, say)
-            facts = await _up(registry, environment, supervisor.stopping, say)
-        if facts is not None and not supervisor.stopping.is_set():
-            supervisor.ready()
-            when_up(facts)
-        await supervisor.stopping.wait()
-        await supervisor.stop()
+        try:
+            facts = await _started(environment, wanted, supervisor, tasks, say)
+            if facts is not None and not supervisor.stopping.is_set():
+                supervisor.ready()
+                when_up(facts)
+            await supervisor.stopping.wait()
+        finally:  # whatever goes wrong here: nothing is left running that nobody watches
+            await supervisor.stop()
         rotating.cancel()
-    folder.up_file.unlink(missing_ok=True)
-    say("everything has stopped")
+
+
+async def _started(
+    environment: Environment,
+    wanted: list[Part],
+    supervisor: Supervisor,
+    tasks: asyncio.TaskGroup,
+    say: Callable[[str], None],
+) -> Facts | None:
+    """Every part is kept running; the facts once all is up that will be, None when it should stop before."""
+    async with Registry(Address(url=f"http://{environment.registry.http}")) as registry:
+        for part in wanted:
+            if supervisor.stopping.is_set():
+                break
+            tasks.create_task(supervisor.keep(part))
+            if part.kind is Kind.REGISTRY:
+                await _answers(registry, supervisor.stopping, say)
+        return await _up(registry, environment, supervisor.stopping, say)
 
 
 async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[str], None]) -> None:

@@ -40,6 +40,7 @@ class Supervisor:
         self._running: dict[str, PartProcess] = {}
         self._ready = False
         self._outcome: dict[str, str] = {}
+        self._unsaved = ""
         self.stopping = asyncio.Event()
         self.hard = asyncio.Event()
 
@@ -79,7 +80,12 @@ class Supervisor:
 
     async def stop(self) -> None:
         """No part runs, and nothing that one of them started."""
-        running = [(part, self._running[part.name]) for part in self._parts if part.name in self._running]
+        self.stopping.set()
+        running = [
+            (part, process)
+            for part in self._parts
+            if (process := self._running.get(part.name)) and not process.exited.is_set()
+        ]
         order = stop_order([part for part, _ in running])
         await stop(
             self._folder,
@@ -122,7 +128,15 @@ class Supervisor:
             raise MilkrunError("/proc does not show this process", remedy="mount /proc")
         parts = {name: Known(identity=process.identity) for name, process in self._running.items()}
         record = Record(up=Known(identity=me), environment=self._environment, ready=self._ready, parts=parts)
-        save(self._folder, record)
+        try:
+            save(self._folder, record)
+        except MilkrunError as error:
+            # A full disk is no reason to stop what serves: `down` finds this process by its lock as well.
+            if error.message != self._unsaved:
+                self._say(f"{error.message}; goes on without it ({error.remedy})")
+            self._unsaved = error.message
+        else:
+            self._unsaved = ""
 
 
 async def take_over(found: dict[str, Identity], wanted: set[str], limit_s: float) -> None:

@@ -7,6 +7,10 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+
+import pytest
 
 
 def haproxies(farm) -> set[int]:
@@ -75,6 +79,47 @@ def test_down_stops_all_though_milkrun_toml_is_wrong_and_up_is_dead(farm):
     ended = re.findall(r"(\S+) has ended", done.stderr)
     assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
     assert "left over" not in done.stderr
+    assert farm.processes() == {}
+
+
+def test_up_goes_on_without_its_record_and_down_finds_it_all_the_same(farm):
+    (farm.folder.up_file.with_suffix(".tmp")).mkdir(parents=True)  # what is written there has no place
+    up = farm.start("up")
+    farm.ups.append(up)
+    said = farm.until(up, r"is up\. Try:")
+    assert said.count("up.json cannot be written") == 1
+    os.kill(farm.processes()["gitsync"], signal.SIGKILL)
+    farm.until(up, "gitsync: killed by signal 9; starts again")
+    farm.eventually(lambda: "gitsync" in farm.processes())
+    done = farm.milkrun("down")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\S+) has ended", done.stderr)[-1] == "registry"
+    assert up.wait(20) == 0
+    assert farm.processes() == {}
+
+
+@pytest.mark.parametrize("after", ["binary.find", "ports.check", "leftovers.parts"])
+def test_ctrl_c_before_the_first_part_leaves_nothing(farm, after):
+    """The signal comes while `up` looks around: what it starts next must not be left alone."""
+    script = f"""
+import os, signal, sys
+from milkrun.up import leftovers, ports, run
+from milkrun.router.haproxy import binary
+module, name = {after!r}.split(".")
+look = getattr({after.partition(".")[0]}, name)
+def interrupted(*args):
+    os.kill(os.getpid(), signal.SIGINT)
+    return look(*args)
+setattr({after.partition(".")[0]}, name, interrupted)
+sys.argv = ["milkrun", "up"]
+from milkrun.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=farm.path, env=farm.environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert "everything has stopped" in done.stderr
     assert farm.processes() == {}
 
 
