@@ -89,9 +89,10 @@ def test_a_full_disk_writes_nothing_and_takes_what_fits_later(tmp_path):
         assert (storage.index, list(storage.rows())) == (3, [("kv", b"1"), ("kv", b"2")])
 
 
-def fill(storage):
+def fill(storage, acknowledged):
     for index in range(3, 10_000):
         storage.commit({("kv", f"{index}"): b"x" * 3000}, index)
+        acknowledged.append(index)
 
 
 def tables(storage):
@@ -121,16 +122,17 @@ def test_a_disk_without_room_to_fold_takes_writes_until_it_has_none_for_them(tmp
     with Storage(tmp_path) as storage:
         storage.commit({("kv", "a"): b"1"}, 2)
         used = storage._connection.execute("PRAGMA page_count").fetchone()[0]
-    with Storage(tmp_path, pages_at_most=used + FOLDED_AT_BYTES // 4096 + 40) as storage:
+    with Storage(tmp_path, pages_at_most=used + FOLDED_AT_BYTES // 3000 + 8) as storage:
+        acknowledged = [2]
         with pytest.raises(DiskFull):
-            fill(storage)
+            fill(storage, acknowledged)
         held = sorted(storage.rows())
-        index = storage.index + 1
-        assert len(held) == index - 2
+        assert len(held) == len(acknowledged)
+        assert storage.index == acknowledged[-1]
         assert tables(storage)[1] * 3000 > FOLDED_AT_BYTES, "it could not fold"
     with Storage(tmp_path) as storage:
         assert sorted(storage.rows()) == held
-        storage.commit({("kv", f"{number}"): None for number in range(3, index)}, index)
+        storage.commit({("kv", f"{index}"): None for index in acknowledged[1:]}, 10_000)
         assert list(storage.rows()) == [("kv", b"1")]
 
 
