@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 
 import msgspec
 
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.message import Reply, Request
+
+PATHS_REMEMBERED = 1024
 
 Handler = Callable[[Engine, Request], Awaitable[Reply]]
 """Answers a request. It runs in no task: it may await futures, but use neither TaskGroup nor asyncio.timeout."""
@@ -48,9 +51,10 @@ class Table:
             path: Methods(methods, ",".join(["OPTIONS", *methods])) for path, methods in handlers.items()
         }
         self._depths = sorted({path.count("/") for path in handlers if path.endswith("/")}, reverse=True)
-
-    def find(self, path: str) -> tuple[Methods, str] | None:
+        self.find = lru_cache(maxsize=PATHS_REMEMBERED)(self._find)
         """The methods of a path and what follows the route's own path; None when nothing answers there."""
+
+    def _find(self, path: str) -> tuple[Methods, str] | None:
         methods = self._methods.get(path)
         if methods:
             return methods, ""
