@@ -97,6 +97,7 @@ class Presence:
 
     async def end(self) -> None:
         """The component is out of the catalog and its report is gone, if the registry can be told so."""
+        await self._withdraw_report()
         # A session that lives on is resumed by the next start, which need not wait for its own locks then.
         if await self.session.end():
             self._session_file.unlink(missing_ok=True)
@@ -104,6 +105,15 @@ class Presence:
             await self._registry.deregister(self._registration.id)
         except MilkrunError as error:
             self._log.warning("could not deregister", id=self._registration.id, why=str(error))
+
+    async def _withdraw_report(self) -> None:
+        """The report is gone, not torn away with the session: a lock delay would keep the next start silent."""
+        try:
+            pair = await self._registry.get(self._report_key)
+            if pair is not None and pair.session and pair.session == self.session.id:
+                await self._registry.delete(self._report_key, cas=pair.modify_index)
+        except MilkrunError:
+            return  # the session's own end says that the registry is away
 
     async def _remember_session(self) -> None:
         while True:

@@ -42,6 +42,8 @@ async def test_it_runs_registers_and_stops_what_git_asks_for(farming):
         # Given back, not torn away with the session: no lock delay keeps another host from it.
         other = await farm.registry.create_session("barn", ttl_s=15, behavior="delete", lock_delay_s=0)
         assert await farm.registry.put(keys.slot("goat", "0.0.1+b", 0), b"", acquire=other)
+        # So the next agent here can report at once.
+        assert await farm.registry.put(keys.agent_report("meadow"), b"", acquire=other)
         assert list((farm.state("meadow") / "units").iterdir()) == []
 
 
