@@ -11,9 +11,6 @@ from milkrun.registry.dns.responder import Responder
 from milkrun.registry.dns.wire import QUERY_AT_MOST
 
 ANSWER_AT_MOST = 65_535
-CONNECTIONS_AT_MOST = 256
-IDLE_S = 30.0
-"""How long a connection may go without a whole question."""
 AHEAD_AT_MOST = 2 * QUERY_AT_MOST
 _LENGTH = struct.Struct("!H")
 
@@ -21,9 +18,7 @@ _LENGTH = struct.Struct("!H")
 class Connections:
     """The open connections; when there are too many, the one that asked least recently makes room."""
 
-    def __init__(
-        self, responder: Responder, *, at_most: int = CONNECTIONS_AT_MOST, idle_s: float = IDLE_S
-    ) -> None:
+    def __init__(self, responder: Responder, *, at_most: int, idle_s: float) -> None:
         self.responder = responder
         self.idle_s = idle_s
         self._at_most = at_most

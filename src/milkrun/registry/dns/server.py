@@ -17,6 +17,9 @@ from milkrun.registry.engine import Engine
 
 UDP_AT_MOST = 8192
 """More is not sent in one datagram, whatever the client takes: more would come in too many pieces."""
+CONNECTIONS_AT_MOST = 256
+IDLE_S = 30.0
+"""How long a connection over TCP may go without a whole question."""
 BACKLOG = 256
 
 _Item = TypeVar("_Item")
@@ -24,7 +27,12 @@ _Item = TypeVar("_Item")
 
 @asynccontextmanager
 async def answering(
-    engine: Engine, listen: tuple[str, int], *, srv_weight_scale: int = 1
+    engine: Engine,
+    listen: tuple[str, int],
+    *,
+    srv_weight_scale: int = 1,
+    connections_at_most: int = CONNECTIONS_AT_MOST,
+    idle_s: float = IDLE_S,
 ) -> AsyncIterator[None]:
     """Questions are answered meanwhile. Raises PortTaken."""
     loop = asyncio.get_running_loop()
@@ -33,7 +41,7 @@ async def answering(
         datagrams = held.enter_context(_bound(listen, socket.SOCK_DGRAM, socket.IPPROTO_UDP))
         listener = held.enter_context(_bound(listen, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         listener.listen(BACKLOG)
-        connections = Connections(responder)
+        connections = Connections(responder, at_most=connections_at_most, idle_s=idle_s)
         transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(responder), sock=datagrams)
         server = await loop.create_server(connections.accept, sock=listener, backlog=BACKLOG)
         try:
