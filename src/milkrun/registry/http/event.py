@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from milkrun.registry import commands, topics
+from milkrun.registry import commands, topics, views
 from milkrun.registry.engine import Engine
 from milkrun.registry.events import Event, index_of
 from milkrun.registry.filters.pattern import Budget, Pattern
@@ -63,7 +63,7 @@ def _heard_here(engine: Engine, event: Event) -> bool:
     node = _pattern("node", event.node_filter, budget)
     service = _pattern("service", event.service_filter, budget)
     tag = _pattern("tag", event.tag_filter, budget)
-    here = engine.machine.catalog.services.get(engine.machine.node, {}).values()
+    here = views.agent_services(engine.machine.catalog, engine.machine.node).values()
     return node.found_in(engine.machine.node) and (
         not event.service_filter
         or any(
