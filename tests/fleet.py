@@ -102,7 +102,8 @@ class Between:
         self.tell(lambda _: None)
 
     def _cut(self) -> None:
-        assert self._runner and self._runner.server
+        assert self._runner
+        assert self._runner.server
         for connection in list(self._runner.server.connections):
             if connection.transport:
                 connection.transport.abort()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 
 from milkrun.consul import keys
@@ -138,4 +137,4 @@ async def test_nobody_else_may_read_what_the_router_keeps(fleet):
         }
     assert {"session", "haproxy.cfg", "admin.sock", "master.sock", "haproxy.log"} <= modes.keys()
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
-    assert not os.path.exists(fleet.state / "process.json")
+    assert not (fleet.state / "process.json").exists()

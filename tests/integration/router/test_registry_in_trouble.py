@@ -212,7 +212,7 @@ async def test_a_first_start_without_settings_says_what_is_missing(fleet, monkey
     assert "gitsync" in caught.value.remedy
 
 
-# Generations (I4)
+# Generations: invariant I4
 
 
 async def test_an_older_generation_is_refused_also_after_a_restart_unless_it_is_meant(fleet):

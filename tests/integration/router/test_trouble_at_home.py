@@ -16,6 +16,7 @@ from milkrun.consul import Address
 from milkrun.errors import PortTaken
 from milkrun.model import ServiceName
 from milkrun.router import daemon
+from milkrun.router.desired import Mode
 from milkrun.router.haproxy import binary, plane
 from milkrun.router.haproxy.plane import HAProxy
 
@@ -352,6 +353,21 @@ async def test_what_somebody_put_in_a_free_lane_or_the_map_by_hand_is_taken_out_
     assert observed.shares == wanted.shares
     assert list(observed.versions) == ["v1"]
     assert site.plane.reloads == 0
+
+
+async def test_who_was_out_of_service_when_haproxy_started_comes_and_goes_like_any_other(site, make_state):
+    """HAProxy remembers for ever that its file said `disabled`: that is not what the server does."""
+    a, b = site.app("a"), site.app("b")
+    out = make_state({"v1": 10_000}, v1=[a.server(), b.server(Mode.DRAIN)])
+    both = make_state({"v1": 10_000}, v1=[a.server(), b.server()])
+    await site.plane.start(out)
+
+    observed = await site.converge(both)
+    assert observed.versions["v1"]["b"].server.mode is Mode.SERVE
+    assert {await site.ask() for _ in range(10)} == {"200 a", "200 b"}
+    observed = await site.converge(out)
+    assert not observed.versions["v1"]["b"].takes
+    assert {await site.ask() for _ in range(10)} == {"200 a"}
 
 
 async def test_haproxys_log_does_not_grow_for_ever(site, make_state, monkeypatch):

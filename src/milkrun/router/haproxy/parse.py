@@ -15,7 +15,9 @@ from milkrun.router.desired import Mode, Server
 from milkrun.router.diff import Seen
 from milkrun.router.plane import Counters
 
-_OUT = 0x01 | 0x02 | 0x04 | 0x20  # maintenance: forced, inherited, from the file, from DNS
+# Maintenance: forced, inherited, from DNS. Not 0x04, which only says that the file once had `disabled`: such a
+# server serves after `state ready`, and must not be called drained.
+_OUT = 0x01 | 0x02 | 0x20
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
 _ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 _NUMBERS = (*_ANSWERS, "scur", "qcur")
