@@ -137,20 +137,21 @@ def whole_node(catalog: Catalog, name: str) -> dict[str, Any]:
 def summaries(
     catalog: Catalog, kept: Callable[[list[HealthEntry]], list[HealthEntry]]
 ) -> list[dict[str, Any]]:
-    """Each service with its tags, its nodes and how many checks stand how, over the instances that are kept."""
+    """Each service with its tags, and, over the instances that are kept, nodes and how many checks stand how.
+
+    A node's own check is counted with each of its instances, as Consul counts it.
+    """
     found = []
     for name in sorted(catalog.named):
         entries = kept(health(catalog, name, (), passing=False))
         if not entries:
             continue
-        # A node's own check speaks of all its instances but is one check.
-        checks = {(check.node, check.check_id): check for entry in entries for check in entry.checks}.values()
-        statuses = [check.status for check in checks]
+        statuses = [check.status for entry in entries for check in entry.checks]
         found.append(
             {
                 "Name": name,
                 "Tags": sorted({tag for entry in entries for tag in entry.service.tags}),
-                "Nodes": sorted({entry.node.node for entry in entries}),
+                "Nodes": sorted(entry.node.node for entry in entries),
                 "InstanceCount": len(entries),
                 "ChecksPassing": statuses.count(PASSING),
                 "ChecksWarning": statuses.count(WARNING),

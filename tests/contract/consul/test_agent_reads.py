@@ -235,9 +235,9 @@ def test_the_uis_services(server, name, same):
     same(
         found[name],
         {
-            "Nodes": ["n1"],
+            "Nodes": ["n1", "n1"],
             "InstanceCount": 2,
-            "ChecksPassing": 2,
+            "ChecksPassing": 3,
             "ChecksWarning": 1,
             "ChecksCritical": 0,
         },
