@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,8 @@ from milkrun.registry.nouns import Node
 from milkrun.registry.storage import Storage
 
 _DAMPING = Damping()
+OPEN_FILES = 65_536
+"""As many connections and more: each watcher holds one, and systems give a process 1,024 at first."""
 
 
 async def serve(
@@ -43,6 +46,7 @@ async def serve(
     addresses and loopback; a `damping` of None shows every change of a check at once. Raises PortTaken, Conflict
     when another registry uses `data_dir`, and StorageFailed when the disk fails.
     """
+    _allow_open_files()
     async with contextlib.AsyncExitStack() as held:
         engine, address = await held.enter_async_context(
             running(http, data_dir, node=node, check_allow=check_allow, damping=damping)
@@ -84,6 +88,13 @@ async def running(
                     engine.parked.close()
                     timers.cancel()
                     checks.cancel()
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

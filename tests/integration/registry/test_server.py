@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -152,4 +154,50 @@ async def test_bytes_that_are_no_utf8_in_a_path_are_refused(tmp_path):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /v1/kv/%FF HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+async def test_the_daemon_takes_as_many_files_as_the_system_gives_it(start, tmp_path, unused_tcp_port):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with start(tmp_path, unused_tcp_port) as running:
+            limits = Path(f"/proc/{running.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (line,) = [each for each in limits.splitlines() if each.startswith("Max open files")]
+    assert int(line.split()[3]) == min(65_536, hard if hard != resource.RLIM_INFINITY else 65_536)
+
+
+async def test_a_body_far_over_the_cap_is_refused_before_it_is_sent(tmp_path):
+    async with embedded_registry(tmp_path) as address:
+        host, port = address.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n")
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"Request body(99000000 bytes) too large, max size: 524288 bytes." in answer
+        writer.close()
+
+
+async def test_a_name_that_a_client_chose_cannot_add_a_header_to_the_answer(tmp_path):
+    async with embedded_registry(tmp_path) as address:
+        host, port = address.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        path = b"/v1/agent/health/service/id/x%0d%0aEvil:%20yes"
+        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = (await reader.read()).partition(b"\r\n\r\n")[0]
+        assert b"Evil: yes" in head
+        assert b"\nEvil" not in head
+        writer.close()
+
+
+async def test_a_proxy_may_send_the_whole_address(tmp_path):
+    async with embedded_registry(tmp_path) as address, Registry(address) as registry:
+        await registry.put("a", b"1")
+        host, port = address.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET http://registry:8500/v1/kv/a?raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n1")
         writer.close()

@@ -116,6 +116,10 @@ def test_a_log_that_has_grown_is_folded_into_the_rows_and_nothing_is_lost_or_com
     with Storage(tmp_path) as storage:
         assert storage.index == 21
         assert sorted(storage.rows()) == sorted(("kv", body) for body in wanted.values() if body is not None)
+        storage.commit(dict.fromkeys(wanted), 22)
+        for index in range(23, 43):
+            storage.commit({("kv", "z"): b"z" * big}, index)
+        assert list(storage.rows()) == [("kv", b"z" * big)]
 
 
 def test_a_disk_without_room_to_fold_takes_writes_until_it_has_none_for_them(tmp_path):
