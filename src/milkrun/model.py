@@ -182,9 +182,13 @@ class UnitReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one agent runs, written under its session. `alarms` is what a person should know besides."""
+    """What one agent runs, written under its session. `alarms` is what a person should know besides.
+
+    `since` is when this agent started (seconds since 1970): an older report is of one that has ended.
+    """
 
     host: str
+    since: float = 0.0
     units: list[UnitReport] = []
     alarms: list[str] = []
 

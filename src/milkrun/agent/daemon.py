@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 import structlog
@@ -47,6 +48,7 @@ async def run(address: Address, *, host: str, state_dir: Path, folder: Path, han
 class _Agent:
     def __init__(self, registry: Registry, prober: Prober, host: str, state_dir: Path, folder: Path) -> None:
         self._host = host
+        self._since = time.time()
         self._state = str(state_dir)
         self._facts = Facts(registry)
         self._records = Records(state_dir)
@@ -121,7 +123,7 @@ class _Agent:
     def _tell(self) -> None:
         units = [unit.report for _, unit in sorted(self._units.items())]
         alarms = sorted(self._facts.older.values())
-        self._presence.publish(AgentReport(host=self._host, units=units, alarms=alarms))
+        self._presence.publish(AgentReport(host=self._host, since=self._since, units=units, alarms=alarms))
 
     async def _tell_news(self) -> None:
         """Never returns: what the registry says may change where this agent is, and what it warns of."""

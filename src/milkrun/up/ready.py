@@ -22,11 +22,17 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         return not self.waits
 
 
-def pending(facts: Facts, environment: Environment) -> Pending:
-    """What is missing between the facts and what git asks for."""
+def pending(facts: Facts, environment: Environment, *, since: float) -> Pending:
+    """What is missing between the facts and what git asks for.
+
+    Facts of before `since` (seconds since 1970) may speak of what has been killed: they count once an agent
+    that started later has looked.
+    """
     if facts.sync is None or (facts.sync.commit is None and not facts.sync.trouble):
         return Pending(waits=["gitsync to read the repository"])
     waits: list[str] = []
+    if not any(agent.since >= since for agent in facts.agents):
+        waits.append("the agent")
     stuck = [f"gitsync: {facts.sync.trouble}"] if facts.sync.trouble else []
     stuck += [f"{refusal.file}:{refusal.line}: {refusal.reason}" for refusal in facts.sync.refused]
     for service, wish in sorted(facts.wishes.items()):

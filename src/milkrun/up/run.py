@@ -97,6 +97,7 @@ async def _started(
     say: Callable[[str], None],
 ) -> Facts | None:
     """Every part is kept running; the facts once all is up that will be, None when it should stop before."""
+    since = time.time()
     async with Registry(Address(url=f"http://{environment.registry.http}")) as registry:
         for part in wanted:
             if supervisor.stopping.is_set():
@@ -104,7 +105,7 @@ async def _started(
             tasks.create_task(supervisor.keep(part))
             if part.kind is Kind.REGISTRY:
                 await _answers(registry, supervisor.stopping, say)
-        return await _up(registry, environment, supervisor.stopping, say)
+        return await _up(registry, environment, since, supervisor.stopping, say)
 
 
 async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[str], None]) -> None:
@@ -120,7 +121,11 @@ async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[s
 
 
 async def _up(
-    registry: Registry, environment: Environment, stopping: asyncio.Event, say: Callable[[str], None]
+    registry: Registry,
+    environment: Environment,
+    since: float,
+    stopping: asyncio.Event,
+    say: Callable[[str], None],
 ) -> Facts | None:
     """The facts once all is up that will be, or after a minute; None when it should stop before."""
     end = time.monotonic() + UP_S
@@ -132,7 +137,7 @@ async def _up(
         except MilkrunError as error:
             now = Pending(waits=[f"the registry ({error.message})"])
         else:
-            now = pending(facts, environment)
+            now = pending(facts, environment, since=since)
         for why in now.stuck:
             if why not in told.stuck:
                 say(why)

@@ -35,6 +35,16 @@ def test_every_part_is_told_this_environments_registry():
         assert "127.0.0.1:9500" in " ".join(part.arguments)
 
 
+def test_the_registry_answers_dns_where_the_settings_say_and_else_nowhere():
+    assert "--dns" not in parts(environment(), FARM)[0].arguments
+    settings = RegistrySettings(http="127.0.0.1:9500", dns="127.0.0.1:9600", srv_weight_scale=256)
+    registry = parts(Environment(name="x", registry=settings), FARM)[0]
+    assert registry.arguments == [
+        *("registry", "--http", "127.0.0.1:9500"),
+        *("--dns", "127.0.0.1:9600", "--srv-weight-scale", "256"),
+    ]
+
+
 def test_they_stop_in_the_opposite_order_routers_first():
     groups = stop_order(parts(environment("shop", "goat", "farmer"), FARM))
     assert [part.name for group in groups for part in group] == [

@@ -55,3 +55,15 @@ def test_every_address_of_the_settings_is_looked_at(farm):
         "listen in [routers.lb-goat]",
         "stats in [routers.lb-goat]",
     ]
+
+
+def test_dns_needs_its_port_for_datagrams_too():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert ports.taken(address) is None
+        farm = Environment(name="x", registry=RegistrySettings(http="127.0.0.1:1", dns=address))
+        with pytest.raises(PortTaken, match=rf"{address} is taken by .*\(pid {os.getpid()}\)") as caught:
+            ports.check(farm, set(), "milkrun.toml")
+        assert "change dns in [registry]" in caught.value.remedy
+        ports.check(farm, {os.getpid()}, "milkrun.toml")

@@ -8,11 +8,21 @@ from milkrun.up.ready import Pending, pending
 
 def judged(farm: Facts, **changes: object) -> Pending:
     assert farm.environment
-    return pending(replace(farm, **changes), farm.environment.settings)
+    return pending(replace(farm, **changes), farm.environment.settings, since=0.0)
 
 
 def test_nothing_is_waited_for_when_all_serve(farm: Facts):
     assert judged(farm) == Pending()
+
+
+def test_what_was_reported_before_the_start_is_not_believed(farm: Facts):
+    assert farm.environment
+    settings = farm.environment.settings
+    [agent] = farm.agents
+    looked = replace(farm, agents=[replace(agent, since=1000.5)])
+    assert pending(farm, settings, since=1000.0).waits == ["the agent"]
+    assert pending(replace(farm, agents=[]), settings, since=1000.0).waits == ["the agent"]
+    assert pending(looked, settings, since=1000.0) == Pending()
 
 
 def test_before_gitsync_nothing_else_can_be_said(farm: Facts):
