@@ -91,6 +91,14 @@ BAD_ENVIRONMENTS = [
     ("[registry]", "[[registry]]", 3, "registry: expected `object`, got `array`"),
     ('http = "127.0.0.1:8500"', 'http = "8500"', 4, "registry.http: '8500' is not HOST:PORT"),
     ('http = "127.0.0.1:8500"', 'http = "127.0.0.1:0"', 4, "registry.http: '127.0.0.1:0' has no port"),
+    ('http = "127.0.0.1:8500"', 'dns = "8600"', 4, "registry.dns: '8600' is not HOST:PORT"),
+    ('http = "127.0.0.1:8500"', 'dns = "127.0.0.1:8500"', 4, "is the address of registry.http already"),
+    (
+        'http = "127.0.0.1:8500"',
+        "srv_weight_scale = 0",
+        4,
+        "a number from 1 to 65535; 256 is right for HAProxy",
+    ),
     (
         'http = "127.0.0.1:8500"',
         'htpp = "127.0.0.1:8500"',

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
 
 from milkrun.errors import PortTaken
 from milkrun.settings.environment import Environment, RegistrySettings
@@ -59,7 +60,7 @@ def test_every_address_of_the_settings_is_looked_at(farm):
 
 def test_dns_needs_its_port_for_datagrams_too():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", free_port()))
         address = f"127.0.0.1:{other.getsockname()[1]}"
         assert ports.taken(address) is None
         farm = Environment(name="x", registry=RegistrySettings(http="127.0.0.1:1", dns=address))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar, assert_never
 
 from milkrun.registry.dns import records
@@ -26,8 +26,8 @@ WEIGHT_AT_MOST = 65_535
 ALIASES_AT_MOST = 8
 PLAIN_META = "rfc1035-"
 ADDRESS_BYTES = 16
-SERVICE_BYTES = 40
-"""An A record, and a short SRV record with its address: more than fit in the room need not be picked."""
+SERVICE_BYTES = 21
+"""The shortest A and SRV records: more than the room has of these are not picked, as they cannot fit."""
 _TIMES = struct.pack("!4I", 3600, 600, 86400, 0)
 """The SOA's refresh, retry and expire, and how long a no may be remembered: not at all."""
 
@@ -78,22 +78,17 @@ class Answers:
             between = view is not None and question.tag in view.between
             return self._nothing(Rcode.NOERROR if between else Rcode.NXDOMAIN)
         if kind == Type.SRV:
-            return self._endpoints(name, room, tagged.endpoints, aliases)
+            return Reply(answer=self._endpoints(name, room, tagged.places, aliases))
         return self._hosts(name, kind, room, tagged, aliases)
 
-    def _endpoints(self, name: Name, room: int, endpoints: list[Endpoint], aliases: int) -> Reply:
+    def _endpoints(self, name: Name, room: int, endpoints: list[Endpoint], aliases: int) -> Iterator[Group]:
         """SRV records; each target's address comes with the first record that names it."""
-        picked = self._pick(endpoints, room // SERVICE_BYTES)
         told: set[Name] = set()
-        answer = []
-        # Two registrations at one place are one record.
-        for each in {(one.target, one.port): one for one in picked}.values():
+        for each in self._pick(endpoints, room // SERVICE_BYTES):
             weight = min(WEIGHT_AT_MOST, each.weight * self._scale)
-            record = records.service(name, weight, each.port, each.target)
             where = () if each.target in told else self._where(each, room, aliases)
             told.add(each.target)
-            answer.append(Group(record, where))
-        return Reply(answer=answer, more=len(picked) < len(endpoints))
+            yield Group(records.service(name, weight, each.port, each.target), where)
 
     def _where(self, endpoint: Endpoint, room: int, aliases: int) -> tuple[Record, ...]:
         if endpoint.host.name:
@@ -106,8 +101,7 @@ class Answers:
         wanted = [host for each in types for host in tagged.hosts[each]]
         picked = self._pick(wanted, room // ADDRESS_BYTES)
         if picked:
-            answer = [Group(records.address(name, each)) for each in picked]
-            return Reply(answer=answer, more=len(picked) < len(wanted))
+            return Reply(answer=(Group(records.address(name, each)) for each in picked))
         names = tagged.hosts[Type.CNAME]
         only_named = names and not tagged.hosts[Type.A] and not tagged.hosts[Type.AAAA]
         if only_named and kind in (Type.A, Type.AAAA, Type.CNAME, Type.ANY):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import ip_address
@@ -64,13 +65,12 @@ class Group(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer. Only `answer` may be cut where room is short, and then the reader is told.
 
-    `more` says that there are answers which were not even listed, because they could not have fitted.
+    It is read once and no further than there is room, so that what does not fit need not be made.
     """
 
     rcode: Rcode = Rcode.NOERROR
     authoritative: bool = True
-    answer: list[Group] = []
-    more: bool = False
+    answer: Iterable[Group] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
 

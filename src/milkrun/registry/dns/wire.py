@@ -99,8 +99,10 @@ def write(query: Query, reply: Reply, limit: int) -> bytes:
     writer.keep_room(len(options), (*reply.authority, *reply.additional))
     later = [*reply.authority]
     written = 0
+    cut = False
     for group in reply.answer:
         if not writer.fits(group.record, group.additional):
+            cut = True
             break
         writer.record(group.record)
         later += group.additional
@@ -110,7 +112,7 @@ def write(query: Query, reply: Reply, limit: int) -> bytes:
         writer.record(record)
     flags = Flag.QR | (query.flags & (_OPCODE | Flag.RD)) | (reply.rcode & 0xF)
     flags |= Flag.AA if reply.authoritative else 0
-    flags |= Flag.TC if reply.more or written < len(reply.answer) else 0
+    flags |= Flag.TC if cut else 0
     authority = len(reply.authority)
     additional = len(later) - authority + query.edns
     HEADER.pack_into(writer.out, 0, query.id, flags, query.asks, written, authority, additional)

@@ -28,14 +28,19 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Tagged:
-    """Endpoints as each type of question wants them: all for SRV, each address once for A and AAAA."""
+    """Endpoints as each type of question wants them. What a type needs is made when it is first asked for."""
 
     def __init__(self) -> None:
         self.endpoints: list[Endpoint] = []
 
     @cached_property
+    def places(self) -> list[Endpoint]:
+        """For SRV: each target and port once, however many instances are registered there."""
+        return list({(one.target, one.port): one for one in self.endpoints}.values())
+
+    @cached_property
     def hosts(self) -> dict[Type, list[Host]]:
-        """Where the endpoints are, by the type of record that says so."""
+        """Where the endpoints are, each once, by the type of record that says so."""
         by_type: dict[Type, list[Host]] = {Type.A: [], Type.AAAA: [], Type.CNAME: []}
         for one in dict.fromkeys(each.host for each in self.endpoints):
             by_type[one.type].append(one)

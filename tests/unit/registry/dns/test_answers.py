@@ -4,7 +4,7 @@ import dns.flags
 import dns.rcode
 import dns.rdatatype
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milkrun.registry.dns.answers import Answers
@@ -56,6 +56,32 @@ def test_two_instances_at_one_place_are_one_record(farm):
     assert farm.records("goat.service.consul", "A") == ["A 10.0.0.1"]
     assert len(farm.records("goat.service.consul", "SRV")) == 2
     assert len(farm.ask("goat.service.consul", "SRV").additional) == 1
+
+
+@pytest.mark.parametrize("kind", ["A", "SRV"])
+@pytest.mark.parametrize("limit", [512, 1232])
+def test_the_shortest_records_are_counted_too(farm, kind: str, limit: int):
+    """The picked ones never fill less than the room, or what was not picked would be cut in silence."""
+    names = kind == "SRV"
+    for number in range(300):
+        farm.goat(
+            f"g{number}",
+            chr(97 + number % 26) if names else f"10.0.{number // 256}.{number % 256}",
+            port=number,
+        )
+    message = farm.ask("goat.service.consul", kind, limit=limit)
+    assert message.flags & dns.flags.TC
+    assert len(message.answer[0]) >= (limit - 60) // (21 if names else 16)
+
+
+def test_many_registrations_at_one_place_hide_no_other(farm):
+    for number in range(300):
+        farm.goat(f"goat-{number}", "10.0.0.1")
+    farm.goat("other", "10.0.0.2")
+    for kind in ("A", "SRV"):
+        message = farm.ask("goat.service.consul", kind, limit=512)
+        assert len(message.answer[0]) == 2
+        assert not message.flags & dns.flags.TC
 
 
 def test_the_order_is_another_each_time(farm):
@@ -155,6 +181,7 @@ def test_other_zones_are_refused_without_authority(farm):
         assert (message.rcode(), message.flags & dns.flags.AA) == (dns.rcode.REFUSED, 0)
 
 
+@settings(deadline=None)
 @given(
     addresses=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=120, unique=True),
     limit=st.integers(512, 9000),

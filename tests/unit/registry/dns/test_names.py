@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milkrun.registry.dns.names import (
@@ -77,6 +77,7 @@ def test_what_a_name_asks_for(name: str, means):
     assert read(name) == means
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_any_name_means_something_and_letters_do_not_matter(name):
     means = asked(name)
@@ -84,12 +85,14 @@ def test_any_name_means_something_and_letters_do_not_matter(name):
     assert asked(tuple(label.lower() for label in name)) == means
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_only_our_zone_and_whole_reversed_addresses_are_answered(name):
     if asked(name) is not Place.OUTSIDE:
         assert name[-1].lower() in (b"consul", b"arpa")
 
 
+@settings(deadline=None)
 @given(TAGS)
 def test_a_tag_is_read_back_whole_whatever_its_dots(tag):
     expected = ServiceAsked("goat", b".".join(tag).decode())
@@ -97,6 +100,7 @@ def test_a_tag_is_read_back_whole_whatever_its_dots(tag):
         assert asked((*tag, b"goat", b"service", *suffix)) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16))
 def test_an_addresss_name_asks_for_the_address(packed):
     assert asked(address_name(packed, "dc1")) == AddressAsked(packed)

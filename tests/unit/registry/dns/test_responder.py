@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dns.message
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -68,6 +68,7 @@ def test_the_log_of_what_is_not_understood_is_bounded(responder, clock):
     assert [log["messages"] for log in logs] == [1, 1000]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_leave_it_working(make_farm, data, plain):
     farm = make_farm()

@@ -6,7 +6,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milkrun.registry.dns import wire
@@ -54,6 +54,7 @@ def test_a_question_is_read_in_its_own_letters():
     assert (query.type, query.edns, query.payload, query.fault) == (Type.SRV, True, 4096, None)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_read_or_refused(data):
     query = wire.read(data)
@@ -61,6 +62,7 @@ def test_any_bytes_are_read_or_refused(data):
         assert len(wire.write(query, Reply(rcode=Rcode.REFUSED), 512)) <= 512
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(QUERY) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(QUERY)),
@@ -102,6 +104,7 @@ def test_a_later_edns_is_told_which_one_we_speak():
     assert (answer.rcode(), answer.edns) == (dns.rcode.BADVERS, 0)
 
 
+@settings(deadline=None)
 @given(REPLIES, st.integers(512, 4000) | st.just(65535), st.booleans())
 def test_what_is_written_is_what_others_read(reply, limit, edns):
     """Judged by dnspython: every record whole, cut only from the end, told when cut, never too long."""
