@@ -17,7 +17,8 @@ from milkrun.router.plane import Counters
 class FakeDataPlane:
     """Does what it is told, and lets a test say what its servers would: `busy` requests in flight, `down`.
 
-    `deaf` makes it answer yes and do nothing, `broken` makes it raise; both as real ones have done.
+    `deaf` makes it answer yes and do nothing, `broken` makes it raise; both as real ones have done. `told` and
+    `written` are what it was asked to do and to be able to restart from.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class FakeDataPlane:
         self.broken = False
         self.running = False
         self.told: list[Operation] = []
+        self.written: RoutingState | None = None
         self._shares: dict[VersionName, int] = {}
         self._servers: dict[VersionName, dict[InstanceId, Seen]] = {}
 
@@ -65,6 +67,7 @@ class FakeDataPlane:
     async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
         """The operations are carried out, or nothing is when it is deaf."""
         self._answer()
+        self.written = wanted
         self.told.extend(operations)
         if not self.deaf:
             for operation in operations:

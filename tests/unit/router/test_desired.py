@@ -96,7 +96,7 @@ def test_all_zero_without_maintenance_leaves_the_last_shares():
     assert desired([instance("a")], wish(2, v1=0), before.known).state.shares == {V1: 10_000}
 
 
-# Empty is not truth (I2)
+# I2, empty is not truth
 
 
 def known(*names, version=V1):
@@ -176,7 +176,7 @@ def test_a_held_instance_is_not_held_for_ever():
     assert serving(decision.state) == {"c"}
 
 
-# Generations (I4)
+# I4, generations
 
 
 def test_an_older_generation_is_refused():
