@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import socket
 import ssl
 from functools import cached_property
@@ -162,7 +163,7 @@ def _why(error: Exception, address: str, port: int) -> str:
             return dial(address, port, why(error.os_error))
         case aiohttp.ServerDisconnectedError():
             return "EOF"
-        case ConnectionResetError():
+        case OSError() if error.errno == errno.ECONNRESET:
             return f"read tcp {address}:{port}: read: connection reset by peer"
         case aiohttp.ClientResponseError():
             return f"net/http: HTTP/1.x transport connection broken: {_line(error.message)}"
