@@ -23,7 +23,7 @@ _host = click.option("--host", default="", help="This machine's name (default: w
 def _state_dir(place: Place, given: Path | None, name: str) -> Path:
     """Where the part keeps its state: `given`, or its place in the environment."""
     if given:
-        return given
+        return given.absolute()
     if folder := place.folder_if_any():
         return folder.state / name
     raise UsageError(

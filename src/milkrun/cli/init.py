@@ -17,6 +17,7 @@ def init(directory: Path, template: str) -> None:
     """Make an environment in DIR: a git repository with milkrun.toml, services/ and deploy/."""
     from milkrun import repository, templates
 
+    repository.require_git()  # before anything is written: a half-made environment would be in the way
     templates.create(directory, template)
     asyncio.run(repository.create(directory, "main", f"Start from the {template} template"))
     terminal.say(f"{directory} is an environment now, a git repository of its own")

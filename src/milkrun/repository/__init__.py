@@ -1,6 +1,7 @@
 """The one door to a git repository: read a commit's files, commit one file. No checkout, shell or hook."""
 
 from milkrun.repository.commit import commit_file, create
+from milkrun.repository.git import require_git
 from milkrun.repository.mirror import Mirror, is_remote, shown_url
 from milkrun.repository.quick import QuickReader
 from milkrun.repository.reading import File, Repository, Tip
@@ -18,5 +19,6 @@ __all__ = [
     "is_remote",
     "local_tips",
     "mirrored_tips",
+    "require_git",
     "shown_url",
 ]

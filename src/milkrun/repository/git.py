@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
@@ -111,10 +112,7 @@ class Git:
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            raise PartMissing(
-                "the program git is not on this machine",
-                remedy="install it, for example with `apt install git`",
-            ) from error
+            raise _missing() from error
 
 
 async def end(process: Process) -> None:
@@ -157,8 +155,20 @@ def _environment() -> dict[str, str]:
     return kept | _VARIABLES | {"SSH_ASKPASS": ""}
 
 
+def require_git() -> None:
+    """The program git is on this machine; else PartMissing is raised."""
+    if not shutil.which("git"):
+        raise _missing()
+
+
+def _missing() -> PartMissing:
+    return PartMissing(
+        "the program git is not on this machine", remedy="install it, for example with `apt install git`"
+    )
+
+
 def _failed(folder: Path, arguments: tuple[str, ...], status: int, said: bytes) -> MilkrunError:
-    lines = said.decode(errors="replace").strip().splitlines()
+    lines = [line.rstrip(" .") for line in said.decode(errors="replace").splitlines() if line.strip()]
     why = "; ".join(lines[:3])[:500] or f"status {status}"
     remedy = ""
     if "dubious ownership" in why:

@@ -59,7 +59,7 @@ def check(environment: Environment, own: set[int], file: str) -> None:
     for one in wanted(environment):
         holder = taken(one.address) or (taken(one.address, socket.SOCK_DGRAM) if one.datagrams else None)
         if holder is not None and holder.pid not in own:
-            end = f"kill {holder.pid}" if holder.pid else "stop that program"
+            end = f"stop {holder} if it need not run" if holder.pid else "stop that program"
             raise PortTaken(
                 f"{one.address} is taken by {holder}",
                 remedy=f"{end}, or change {one.setting} of {file} and commit",

@@ -12,6 +12,8 @@ import click
 import pytest
 
 from milkrun.cli import program
+from milkrun.cli.daemons import _state_dir
+from milkrun.cli.place import Place
 from milkrun.errors import Conflict, InputRefused, MilkrunError, RegistryUnreachable, TimedOut
 
 
@@ -126,6 +128,19 @@ def test_version_and_help_load_nothing_heavy(tmp_path: Path):
             [sys.executable, "-c", code, flag], capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_git_no_half_environment_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program.run(["init", str(tmp_path / "farm"), "--template", "dairy"]) == 1
+    assert "the program git is not on this machine" in capsys.readouterr().err
+    assert not (tmp_path / "farm").exists()
+
+
+def test_a_state_folder_means_the_same_wherever_a_part_changes_to():
+    assert _state_dir(Place(None), Path("state"), "agent") == Path.cwd() / "state"
 
 
 def test_a_reader_that_leaves_is_no_fault(tmp_path: Path):
