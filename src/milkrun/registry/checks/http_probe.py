@@ -12,8 +12,6 @@ from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from multidict import CIMultiDict
-from yarl import URL
 
 from milkrun.registry.checks.definition import Http
 from milkrun.registry.checks.target import Web
@@ -22,8 +20,19 @@ from milkrun.registry.checks.verdict import Answered, Failed, dial, tail_bytes
 
 READ_BYTES_AT_MOST = 64 * 1024
 _CHUNK_BYTES = 4096
-_OURS = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Headers that say how the message is framed: a check may not lie about that."""
+_OURS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that say how the message is framed and packed: a check may not lie about that."""
 _LATE = Failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
 
 
@@ -103,7 +112,7 @@ class HttpProbe:
         try:
             async with self._http.request(
                 http.method,
-                URL(f"{web.scheme}://{host}:{web.target.port}{web.path}"),
+                f"{web.scheme}://{host}:{web.target.port}{web.path}",
                 headers=_headers(http, web),
                 data=http.body.encode() or None,
                 allow_redirects=False,
@@ -138,19 +147,21 @@ async def _read(reply: aiohttp.ClientResponse, heard: _Heard) -> None:
             return
 
 
-def _headers(http: Http, web: Web) -> CIMultiDict[str]:
-    headers: CIMultiDict[str] = CIMultiDict(
+def _headers(http: Http, web: Web) -> list[tuple[str, str]]:
+    ours = {
+        "Host": web.authority,
+        "User-Agent": "Consul Health Check",
+        "Accept": "text/plain, text/*, */*",
+    }
+    if web.login:
+        ours["Authorization"] = "Basic " + base64.b64encode(":".join(web.login).encode()).decode()
+    theirs = [
         (name, value) for name, values in http.header.items() if name.lower() not in _OURS for value in values
-    )
-    headers.setdefault("Host", web.authority)
-    headers.setdefault("User-Agent", "Consul Health Check")
-    headers.setdefault("Accept", "text/plain, text/*, */*")
+    ]
+    given = {name.lower() for name, _ in theirs}
     # A packed body could be a bomb, and is no text to show.
-    headers["Accept-Encoding"] = "identity"
-    if web.login and "Authorization" not in headers:
-        login = base64.b64encode(":".join(web.login).encode()).decode()
-        headers["Authorization"] = f"Basic {login}"
-    return headers
+    framing = [("Accept-Encoding", "identity")]
+    return [*theirs, *((name, value) for name, value in ours.items() if name.lower() not in given), *framing]
 
 
 def _why(error: Exception, address: str, port: int) -> str:
