@@ -28,7 +28,7 @@ defaults
     timeout server 5s
 resolvers registry
     nameserver milkrun {nameserver}
-    accepted_payload_size 8192
+    accepted_payload_size 65535
     resolve_retries 2
     timeout resolve 200ms
     timeout retry 200ms
@@ -50,11 +50,15 @@ class HAProxy:
         self.door = door
         self._socket = socket
 
-    async def weights(self) -> dict[int, int]:
+    async def show(self, what: str) -> str:
         reader, writer = await asyncio.open_unix_connection(str(self._socket))
-        writer.write(b"show servers state goats\n")
+        writer.write(f"show {what}\n".encode())
         text = (await reader.read()).decode()
         writer.close()
+        return text
+
+    async def weights(self) -> dict[int, int]:
+        text = await self.show("servers state goats")
         rows = csv.DictReader(io.StringIO("\n".join(text.splitlines()[1:]).removeprefix("# ")), delimiter=" ")
         return {
             int(row["srv_port"]): int(row["srv_uweight"])
@@ -164,9 +168,10 @@ async def test_without_the_scale_haproxy_takes_every_weight_for_one(serve, tmp_p
         await proxy.until({20_001: 1, 20_002: 1})
 
 
-async def test_a_hundred_instances_fit_in_what_haproxy_takes_by_udp(serve, tmp_path: Path):
+@pytest.mark.parametrize(("transport", "count"), [("", 100), ("tcp@", 250)])
+async def test_haproxy_gets_all_that_it_has_room_for(serve, tmp_path: Path, transport: str, count: int):
     async with serve(srv_weight_scale=256) as registry:
-        for number in range(100):
+        for number in range(count):
             await registry.goat(number, port=20_000 + number, weight=7)
-        async with haproxy(tmp_path, f"{HOST}:{registry.port}", 120) as proxy:
-            await proxy.until({20_000 + number: 7 for number in range(100)})
+        async with haproxy(tmp_path, f"{transport}{HOST}:{registry.port}", count + 20) as proxy:
+            await proxy.until({20_000 + number: 7 for number in range(count)})
