@@ -99,11 +99,18 @@ def _same(address: Address, text: str) -> bool:
 
 def _network(text: str) -> Network:
     try:
-        network = ip_network(text)
+        network = ip_network(text, strict=False)
     except ValueError as error:
         raise InputRefused(
             f"--check-allow {text}: {error}", remedy="write a network, such as 10.1.0.0/16 or 10.1.2.3/32"
         ) from error
+    # Whoever writes 10.0.0.1/8 may have meant one address or sixteen million.
+    address = text.partition("/")[0]
+    if ip_address(address) != network.network_address:
+        raise InputRefused(
+            f"--check-allow {text}: the address is not where that network begins",
+            remedy=f"write {network}, or {address}/{network.max_prefixlen} for that address alone",
+        )
     for never, what in _NEVER:
         if network.network_address in never and network.broadcast_address in never:
             raise InputRefused(

@@ -95,6 +95,18 @@ def test_a_network_that_means_nothing_is_refused(text):
         parse((text,))
 
 
+def test_a_network_may_be_spelled_in_any_way():
+    assert parse(("FD00:0::/32", "10.1.2.3", "10.0.0.0/255.0.0.0")) == tuple(
+        ip_network(text) for text in ("fd00::/32", "10.1.2.3/32", "10.0.0.0/8")
+    )
+
+
+def test_who_names_an_address_inside_a_network_is_asked_which_he_means():
+    with pytest.raises(InputRefused) as refused:
+        parse(("10.0.0.1/8",))
+    assert refused.value.remedy == "write 10.0.0.0/8, or 10.0.0.1/32 for that address alone"
+
+
 @given(V4)
 def test_a_mapped_address_is_judged_as_what_it_is(address):
     mapped = IPv6Address(f"::ffff:{address}")
