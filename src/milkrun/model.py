@@ -250,9 +250,12 @@ def host_port(text: str) -> tuple[str, int]:
         raise InputRefused(f"{text[:80]!r} is not HOST:PORT", remedy="for example 127.0.0.1:8202")
     host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
     try:
-        host = str(ipaddress.ip_address(host))
+        parsed = ipaddress.ip_address(host)
     except ValueError as error:
         raise InputRefused(f"{text[:80]!r} has no IP address before the port") from error
+    if getattr(parsed, "scope_id", None):  # it may be any text
+        raise InputRefused(f"{text[:80]!r} has an address of one network card only")
+    host = str(parsed)
     if not 1 <= int(port) <= 65535:
         raise InputRefused(f"{text[:80]!r} has no port between 1 and 65535")
     return host, int(port)

@@ -109,17 +109,21 @@ def shares_map(reply: str) -> dict[str, int]:
 
 def workers(reply: str) -> list[int]:
     """`show proc` on the master: the pids of all workers, former ones too."""
-    lines = _whole(reply, "show proc")
-    return [int(line.split()[0]) for line in lines if line.split()[1:2] == ["worker"]]
+    return [int(line.split()[0]) for line in _processes(reply) if line.split()[1:2] == ["worker"]]
 
 
 def former_workers(reply: str) -> int:
     """`show proc` on the master: how many workers from before the last reload still run."""
-    lines = _whole(reply, "show proc")
-    if "# workers" not in lines:
-        raise _odd(reply, "show proc")
+    lines = _processes(reply)
     old = lines.index("# old workers") if "# old workers" in lines else len(lines)
     return sum(line.split()[1:2] == ["worker"] for line in lines[old:])
+
+
+def _processes(reply: str) -> list[str]:
+    lines = _whole(reply, "show proc")
+    if "# workers" not in lines or not all(line.split()[0].isdecimal() for line in lines if line[0] != "#"):
+        raise _odd(reply, "show proc")
+    return lines
 
 
 def _whole(reply: str, command: str) -> list[str]:
