@@ -122,6 +122,18 @@ def test_what_is_written_is_what_others_read(reply, limit, edns):
     assert message.flags & dns.flags.RD
 
 
+@pytest.mark.parametrize("limit", range(512, 544))
+def test_room_is_left_for_what_comes_after_the_answers(limit: int):
+    owner = (b"goat", b"service", b"consul")
+    groups = [Group(address(owner, Host(packed=bytes(4)))) for _ in range(50)]
+    after = address((b"elsewhere", b"consul"), Host(packed=bytes(4)))
+    for edns, additional in ((True, ()), (False, (after,)), (True, (after,))):
+        query = wire.Query(id=7, flags=0, name=owner, type=1, edns=edns)
+        assert (
+            limit - 16 < len(wire.write(query, Reply(answer=groups, additional=additional), limit)) <= limit
+        )
+
+
 def test_names_are_written_once():
     owner = (b"goat", b"service", b"consul")
     groups = [Group(address(owner, Host(packed=bytes(4)))) for _ in range(50)]
