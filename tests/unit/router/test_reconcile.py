@@ -1,0 +1,265 @@
+"""One service's loop over the fake data plane: verified by read-back, resumed anywhere, never ahead of the truth."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from milkrun.errors import DataPlaneError
+from milkrun.model import (
+    CommitId,
+    CommitMark,
+    Health,
+    Instance,
+    InstanceId,
+    ServiceName,
+    VersionName,
+    VersionWish,
+    Wish,
+)
+from milkrun.router.desired import Known, Mode
+from milkrun.router.diff import Add, SetShares
+from milkrun.router.plane import Counters
+from milkrun.router.reconcile import Facts, Reconciler
+from milkrun.testing.plane import FakeDataPlane
+
+GOAT = ServiceName("goat")
+V1, V2 = VersionName("0.0.1"), VersionName("0.0.2")
+
+
+def instance(name, version=V1, health=Health.PASSING, port=8101):
+    return Instance(
+        id=InstanceId(name), service=GOAT, version=version, address="127.0.0.1", port=port, health=health
+    )
+
+
+def wish(generation, **weights):
+    versions = {"v1": V1, "v2": V2}
+    return Wish(
+        versions={versions[name]: VersionWish(weight=weight) for name, weight in weights.items()},
+        mark=CommitMark(commit=CommitId(f"{generation:040x}"), generation=generation),
+    )
+
+
+def facts(*instances, index=1, wished=None):
+    return Facts(instances=list(instances), wish=wished or Wish(), index=index)
+
+
+@pytest.fixture
+async def plane():
+    found = FakeDataPlane()
+    await found.start(Known().state)
+    return found
+
+
+@pytest.fixture
+def reconciler(plane, tmp_path):
+    return Reconciler(GOAT, plane, tmp_path)
+
+
+async def test_what_is_asked_for_is_served_and_the_same_again_changes_nothing(plane, reconciler):
+    served = await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(1, v1=9, v2=1)))
+
+    assert served.observed.shares == {V1: 9000, V2: 1000}
+    assert (served.drift, served.busy, served.index) == ([], False, 1)
+    told = len(plane.told)
+    again = await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(1, v1=9, v2=1)))
+    assert len(plane.told) == told
+    assert again.applied_at == served.applied_at
+
+
+async def test_a_data_plane_that_says_yes_and_does_nothing_is_seen(plane, reconciler):
+    await reconciler.reconcile(facts(instance("a")))
+    plane.deaf = True
+
+    served = await reconciler.reconcile(
+        facts(instance("a", health=Health.MAINTENANCE), instance("b"), index=2)
+    )
+
+    assert served.drift == ["b of 0.0.1 is not there", "a of 0.0.1 should drain"]
+    assert served.busy
+    assert served.index == 1, "the reported index is of what is really served"
+    assert served.instances(0)["a"].state == "serving"
+    plane.deaf = False
+    served = await reconciler.reconcile(
+        facts(instance("a", health=Health.MAINTENANCE), instance("b"), index=3)
+    )
+    assert (served.drift, served.index) == ([], 3)
+    assert served.instances(0)["a"].state == "drained"
+
+
+async def test_a_deaf_data_plane_is_asked_a_bounded_number_of_times(plane, reconciler):
+    plane.deaf = True
+
+    await reconciler.reconcile(facts(instance("a")))
+
+    assert plane.told.count(SetShares({V1: 10_000})) <= 2
+
+
+async def test_nothing_is_claimed_before_anything_was_ever_served(plane, reconciler):
+    plane.deaf = True
+
+    served = await reconciler.reconcile(facts(instance("a"), index=7))
+
+    assert served.index == 0
+
+
+async def test_the_decision_is_on_disk_before_the_data_plane_is_told(plane, reconciler, tmp_path):
+    class Dies(FakeDataPlane):
+        async def apply(self, operations, wanted):
+            raise DataPlaneError("killed just now")
+
+    dying = Dies()
+    await dying.start(Known().state)
+    interrupted = Reconciler(GOAT, dying, tmp_path)
+    with pytest.raises(DataPlaneError):
+        await interrupted.reconcile(facts(instance("a"), instance("b", V2), wished=wish(9, v1=1)))
+
+    resumed = Reconciler(GOAT, plane, tmp_path)
+    served = await resumed.reconcile(facts(instance("a"), instance("b", V2), wished=wish(8, v2=1)))
+
+    assert served.observed.shares == {V1: 10_000}
+    assert "older than 9" in served.decision.held[0]
+
+
+async def test_older_is_followed_when_it_is_meant(plane, reconciler, tmp_path):
+    await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(9, v1=1)))
+
+    meant = Reconciler(GOAT, plane, tmp_path, accept_older=True)
+    served = await meant.reconcile(facts(instance("a"), instance("b", V2), wished=wish(8, v2=1)))
+
+    assert served.observed.shares == {V2: 10_000}
+    assert (served.decision.held, served.decision.known.generation) == ([], 8)
+
+
+async def test_another_services_past_is_not_this_ones(plane, reconciler, tmp_path):
+    await reconciler.reconcile(facts(instance("a"), wished=wish(9, v1=1)))
+
+    assert Reconciler(ServiceName("cow"), plane, tmp_path).known == Known()
+
+
+async def test_a_server_that_cannot_be_connected_to_may_vanish(plane, reconciler):
+    await reconciler.reconcile(facts(instance("a"), instance("b")))
+    held = await reconciler.reconcile(facts())
+    assert held.decision.alarms
+    plane.down = {InstanceId("a"), InstanceId("b")}
+
+    served = await reconciler.reconcile(facts(instance("c")))
+
+    assert served.decision.alarms == []
+    assert set(served.decision.state.serving()) == {"c"}
+
+
+async def test_who_leaves_with_requests_is_waited_for(plane, reconciler):
+    await reconciler.reconcile(facts(instance("a"), instance("b"), instance("c")))
+    plane.busy = {InstanceId("c"): 2}
+
+    served = await reconciler.reconcile(facts(instance("a"), instance("b"), index=2))
+
+    assert (served.busy, served.index) == (True, 2)
+    assert (served.instances(0)["c"].state, served.instances(0)["c"].in_flight) == ("draining", 2)
+    plane.busy = {}
+    served = await reconciler.reconcile(facts(instance("a"), instance("b"), index=2))
+    assert not served.busy
+    assert "c" not in served.instances(0)
+
+
+async def test_nobody_is_drained_while_a_former_worker_lives(plane, reconciler):
+    served = await reconciler.reconcile(facts(instance("a"), instance("b", health=Health.MAINTENANCE)))
+
+    assert served.instances(0)["b"].state == "drained"
+    assert served.instances(1)["b"].state == "draining"
+
+
+async def test_who_takes_what_others_cannot_serve_is_serving_whatever_its_lane_says(reconciler):
+    served = await reconciler.reconcile(facts(instance("a"), instance("b", health=Health.MAINTENANCE)))
+    seen = served.observed.versions[V1]
+    pooled = {**seen, InstanceId("b"): replace(seen[InstanceId("b")], pooled=True)}
+    observed = replace(served.observed, versions={V1: pooled})
+
+    assert replace(served, observed=observed).instances(0)["b"].state == "serving"
+
+
+async def test_an_instance_that_is_in_two_versions_serves_if_it_does_in_one(reconciler):
+    served = await reconciler.reconcile(facts(instance("a"), instance("b", V2, Health.MAINTENANCE)))
+    twice = {**served.observed.versions, V2: {InstanceId("a"): replace_mode(served, Mode.DRAIN)}}
+
+    both = replace(served, observed=replace(served.observed, versions=twice))
+
+    assert both.instances(0)["a"].state == "serving"
+
+
+def replace_mode(served, mode):
+    seen = served.observed.versions[V1][InstanceId("a")]
+    return replace(seen, server=replace(seen.server, mode=mode))
+
+
+async def test_a_damaged_file_is_passed_over(plane, tmp_path, reconciler):
+    await reconciler.reconcile(facts(instance("a"), wished=wish(9, v1=1)))
+    (tmp_path / "goat.known.json").write_bytes(b'{"state": \xff')
+
+    assert Reconciler(GOAT, plane, tmp_path).known == Known()
+
+
+async def test_a_disk_that_refuses_is_an_error_of_ours_and_nothing_is_told(plane, reconciler, tmp_path):
+    (tmp_path / ".goat.known.json.new").mkdir()
+
+    with pytest.raises(DataPlaneError, match="cannot be written") as caught:
+        await reconciler.reconcile(facts(instance("a")))
+
+    assert caught.value.remedy
+    assert plane.told == []
+
+
+async def test_figures_count_from_the_routers_start(plane, tmp_path):
+    """HAProxy may have been there for years: its history is no traffic of these shares."""
+
+    class Counting(FakeDataPlane):
+        counts = 1_000_000
+
+        async def traffic(self):
+            return {InstanceId("a"): Counters(requests=self.counts)}
+
+    counting = Counting()
+    await counting.start(Known().state)
+    reconciler = Reconciler(GOAT, counting, tmp_path)
+    await reconciler.reconcile(facts(instance("a"), wished=wish(1, v1=1)))
+    await reconciler.count()
+    counting.counts += 5
+    await reconciler.count()
+
+    assert reconciler.traffic()[V1].window_requests == 5
+    assert reconciler.traffic()[V1].requests == 5
+
+
+async def test_what_is_kept_on_disk_is_all_of_it(reconciler, tmp_path):
+    await reconciler.reconcile(facts(instance("a"), wished=wish(3, v1=1)))
+    kept = msgspec.json.decode((tmp_path / "goat.known.json").read_bytes(), type=Known)
+
+    assert kept == reconciler.known
+
+
+def test_what_is_still_to_do_is_said_in_words():
+    from milkrun.router.desired import Server
+    from milkrun.router.diff import Change, Remove, said
+
+    a = Server(id=InstanceId("a"), address="127.0.0.1", port=1)
+    assert [
+        said(operation)
+        for operation in (
+            Add(V1, a),
+            Change(V1, a),
+            Change(V1, replace(a, mode=Mode.DRAIN)),
+            Remove(V1, a.id),
+            SetShares({V1: 9_990, V2: 10}),
+            SetShares({}),
+        )
+    ] == [
+        "a of 0.0.1 is not there",
+        "a of 0.0.1 should take requests",
+        "a of 0.0.1 should drain",
+        "a of 0.0.1 should be gone",
+        "the shares should be 0.0.1 99.90 %, 0.0.2 0.10 %",
+        "the shares should be none",
+    ]
