@@ -100,7 +100,7 @@ class Unit:
             slot=slot.number,
             address=record.address,
             port=record.port,
-            state=self.life.phase.value,
+            state=_state(self.life),
             pid=self._process.identity.pid if self._process else 0,
             restarts=max(0, self.life.starts - 1),
             log=record.log,
@@ -344,3 +344,9 @@ class Unit:
             else:
                 if rotated:
                     self._log.info("log rotated", log=self.record.log)
+
+
+def _state(life: Life) -> str:
+    """The phase as it is reported: what waits for its first start has not failed, it is starting."""
+    first = life.phase is Phase.BACKOFF and not life.failures
+    return (Phase.STARTING if first else life.phase).value

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from milkrun.cli import terminal
+from milkrun.settings.text import typed
 
 
 @click.command()
@@ -21,4 +22,4 @@ def init(directory: Path, template: str) -> None:
     templates.create(directory, template)
     asyncio.run(repository.create(directory, "main", f"Start from the {template} template"))
     terminal.say(f"{directory} is an environment now, a git repository of its own")
-    terminal.say(f"  next: milkrun up {directory}")
+    terminal.say(f"  next: milkrun up {typed(directory)}")

@@ -15,6 +15,7 @@ from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.cli.tail import Tail
 from milkrun.errors import MilkrunError, NotFound
+from milkrun.settings.text import typed
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
@@ -81,7 +82,9 @@ def _found(folder: Folder, address: Address, name: str, known_parts: Iterable[st
     services = sorted({service for service, _ in instances.values()})
     there = [part for part, path in parts.items() if path.exists()]
     if not services and not there:
-        raise NotFound("nothing has run here yet, so there are no logs", remedy=f"milkrun up {folder.path}")
+        raise NotFound(
+            "nothing has run here yet, so there are no logs", remedy=f"milkrun up {typed(folder.path)}"
+        )
     raise NotFound(
         f"there is no log of {name!r}; there are: {', '.join([*services, *instances, *there]) or 'none'}",
         remedy="milkrun status",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from milkrun.cli import terminal
 from milkrun.errors import NotFound
+from milkrun.settings.text import typed
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
@@ -31,7 +32,7 @@ class Place:
         if not (self._env / "milkrun.toml").is_file():
             raise NotFound(
                 f"{self._env} is no environment: it has no milkrun.toml",
-                remedy=f"milkrun init {self._env} --template dairy",
+                remedy=f"milkrun init {typed(self._env)} --template dairy",
             )
         return Folder(self._env.absolute())
 

@@ -11,7 +11,7 @@ import click
 from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.errors import Degraded, NotFound, RegistryUnreachable
-from milkrun.settings.text import nearest
+from milkrun.settings.text import nearest, typed
 
 if TYPE_CHECKING:
     from milkrun.consul import Address
@@ -82,7 +82,7 @@ def _with_hint(error: RegistryUnreachable, place: Place, address: Address) -> Re
     if record is None or not record.up.alive():
         return RegistryUnreachable(
             f"{error.message}: `milkrun up` does not run in {folder.path}",
-            remedy=f"milkrun up {folder.path}",
+            remedy=f"milkrun up {typed(folder.path)}",
         )
     return RegistryUnreachable(
         f"{error.message}, though `milkrun up` runs here (pid {record.up.pid})",

@@ -180,7 +180,8 @@ def problem_lines(view: View) -> list[str]:
 def weights_lines(view: View, service: ServiceView) -> list[str]:
     """The want and the observed share of one service's versions, and which commit each router serves."""
     at = f" at {short(service.commit)} (generation {service.generation})" if service.commit else ""
-    lines = [f"{service.service}{at}, observed over {service.requests:,} requests", *version_table(service)]
+    requests = f"{service.requests:,} request{'s' * (service.requests != 1)}"
+    lines = [f"{service.service}{at}, observed over {requests}", *version_table(service)]
     for router in service.routers:
         serves = f"serves {short(router.commit) or 'no commit'} (generation {router.generation})"
         lines.append(f"{router.router} {serves}, {router_state(router)}")

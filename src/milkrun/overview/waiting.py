@@ -130,7 +130,9 @@ class _Board:
                 f"commit {commit[:7]} is made but not served: {'; '.join(held)}",
                 remedy=f"milkrun explain {self._service}",
             )
+        of_git = any(who.startswith("gitsync") for who in result.waits_for)
+        look = "milkrun logs gitsync" if of_git else f"milkrun status {self._service}"
         return TimedOut(
             f"after {timeout_s:g} s commit {commit[:7]} still waits for {', '.join(result.waits_for)}",
-            remedy=f"milkrun status {self._service} shows who is late; the commit stays and is served later",
+            remedy=f"{look} shows why; the commit stays and is served later",
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from milkrun.errors import MilkrunError, PartMissing, TimedOut
+from milkrun.settings.text import typed
 
 CALL_WAIT_S = 15.0
 OUTPUT_BYTES_AT_MOST = 64 << 20
@@ -172,5 +173,5 @@ def _failed(folder: Path, arguments: tuple[str, ...], status: int, said: bytes) 
     why = "; ".join(lines[:3])[:500] or f"status {status}"
     remedy = ""
     if "dubious ownership" in why:
-        remedy = f"if you trust the folder's owner: git config --global --add safe.directory {folder}"
+        remedy = f"if you trust the folder's owner: git config --global --add safe.directory {typed(folder)}"
     return MilkrunError(f"git {arguments[0]} in {folder} failed: {why}", remedy=remedy)

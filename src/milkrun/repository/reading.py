@@ -12,6 +12,7 @@ import msgspec
 from milkrun.errors import InputRefused, MilkrunError, NotFound
 from milkrun.model import CommitId, branch_name
 from milkrun.repository.git import Git
+from milkrun.settings.text import typed
 
 _ID = re.compile(r"[0-9a-f]{40,64}")
 _NAMES_A_CALL = 500
@@ -183,7 +184,8 @@ async def _explain(folder: Path) -> None:
 
 
 def _not_one(folder: Path) -> NotFound:
+    where = typed(folder)
     return NotFound(
         f"{folder} is not a git repository of its own",
-        remedy=f"git -C {folder} init -b main && git -C {folder} add -A && git -C {folder} commit -m 'Start'",
+        remedy=f"git -C {where} init -b main && git -C {where} add -A && git -C {where} commit -m 'Start'",
     )

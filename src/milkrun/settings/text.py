@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 from milkrun.errors import InputRefused
@@ -35,6 +36,11 @@ def shown(word: str) -> str:
     """The word as it can stand in a message: quoted, on one line, not too long."""
     quoted = ascii(word)[1:-1] if not word.isprintable() else word
     return f"`{quoted[:80]}{'...' if len(quoted) > 80 else ''}`"
+
+
+def typed(path: object) -> str:
+    """The path as it is typed in a shell: quoted when it has spaces in it."""
+    return shlex.quote(str(path))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

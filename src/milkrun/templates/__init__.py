@@ -7,6 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from milkrun.errors import Conflict, MilkrunError, NotFound
+from milkrun.settings.text import typed
 
 _NOT_COPIED = "__pycache__"
 _STORED_AS = {"gitignore": ".gitignore"}  # under its real name it would act on this repository too
@@ -25,7 +26,7 @@ def create(folder: Path, template: str) -> None:
     if template not in names():
         raise NotFound(
             f"there is no template {template!r}; there are: {', '.join(names())}",
-            remedy=f"milkrun init {folder} --template {names()[-1]}",
+            remedy=f"milkrun init {typed(folder)} --template {names()[-1]}",
         )
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -20,6 +20,7 @@ from milkrun.router.haproxy import binary
 from milkrun.settings import deploy, service
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
+from milkrun.settings.text import typed
 from milkrun.up import leftovers, ports, record
 from milkrun.up.run import services
 from milkrun.up.supervisor import leftover_pids
@@ -148,7 +149,7 @@ async def _repository(folder: Folder, environment: Environment | None) -> AsyncI
         yield _warn(
             "uncommitted",
             f"{', '.join(changed[:5])}: only commits are followed",
-            f"git -C {folder.path} add deploy services && git -C {folder.path} commit",
+            f"git -C {typed(folder.path)} add deploy services && git -C {typed(folder.path)} commit",
         )
 
 
@@ -178,9 +179,9 @@ def _up(folder: Folder) -> Finding:
         return _warn(
             "up",
             f"does not run, but {', '.join(sorted(running))} do",
-            f"milkrun up {folder.path} takes them over, milkrun down {folder.path} stops them",
+            f"milkrun up {typed(folder.path)} takes them over, milkrun down {typed(folder.path)} stops them",
         )
-    return _warn("up", "does not run here", f"milkrun up {folder.path}")
+    return _warn("up", "does not run here", f"milkrun up {typed(folder.path)}")
 
 
 def _runs(folder: Folder | None) -> bool:

@@ -10,6 +10,7 @@ from milkrun.agent.units.identity import Identity, identity
 from milkrun.errors import Conflict, InputRefused, MilkrunError
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
+from milkrun.settings.text import typed
 from milkrun.up.lock import only_one
 
 
@@ -74,10 +75,11 @@ def save(folder: Folder, record: Record) -> None:
 
 def the_only_up(folder: Folder) -> AbstractContextManager[None]:
     """While inside, no other process is the `up` of this environment; else Conflict is raised."""
+    path = typed(folder.path)
     return only_one(
         folder.lock_file,
         lambda pid: Conflict(
             f"`milkrun up` runs in {folder.path} already (pid {pid})",
-            remedy=f"`milkrun --env {folder.path} status` shows it, `milkrun down {folder.path}` stops it",
+            remedy=f"`milkrun --env {path} status` shows it, `milkrun down {path}` stops it",
         ),
     )

@@ -20,6 +20,7 @@ from milkrun.settings import service as service_settings
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import SETTINGS_FILE, Folder
 from milkrun.settings.service import ServiceSettings
+from milkrun.settings.text import typed
 from milkrun.up import leftovers, ports
 from milkrun.up.parts import Kind, Part, parts
 from milkrun.up.ready import Pending, pending
@@ -173,4 +174,4 @@ def command_from(program: str, folder: Folder, here: Path) -> str:
     if folder.path == here or folder.path in here.parents:
         return program
     shown = folder.path.relative_to(here) if folder.path.is_relative_to(here) else folder.path
-    return f"{program} --env {shown}"
+    return f"{program} --env {typed(shown)}"

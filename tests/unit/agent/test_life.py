@@ -16,6 +16,7 @@ from milkrun.agent.life import (
     backoff_s,
     step,
 )
+from milkrun.agent.unit import _state
 
 GOOD = Probed(Probe(ok=True, reason="GET /health: 200"), 2, 3)
 BAD = Probed(Probe(ok=False, reason="GET /health: 503"), 2, 3)
@@ -83,3 +84,9 @@ def test_there_is_no_way_back_from_draining_and_none_to_healthy_without_probes(h
             assert life.gauge.state is State.HEALTHY
         if life.phase is Phase.STOPPED:
             assert before.phase in (Phase.DRAINING, Phase.STOPPED)
+
+
+def test_what_waits_for_its_first_start_is_reported_as_starting_and_a_failed_one_is_not():
+    assert _state(Life()) == "starting"
+    assert _state(through(Failed("gone"))) == "backoff"
+    assert _state(through(Started(fresh(0.0)), GOOD, GOOD)) == "healthy"

@@ -60,3 +60,5 @@ def test_the_command_works_from_where_the_person_is():
     assert command_from("milkrun", farm, Path("/home/me/farm/deploy")) == "milkrun"
     assert command_from("milkrun", farm, Path("/home/me")) == "milkrun --env farm"
     assert command_from("milkrun", farm, Path("/tmp")) == "milkrun --env /home/me/farm"
+    spaced = Folder(Path("/home/me/my farm"))
+    assert command_from("milkrun", spaced, Path("/home/me")) == "milkrun --env 'my farm'"
