@@ -74,8 +74,7 @@ class Rounds:
 
     def _set(self, check_id: str, at: float) -> None:
         self._next[check_id] = at
-        if check_id not in self._running:
-            heapq.heappush(self._queues[check_id in self._slow], (at, check_id))
+        heapq.heappush(self._queues[check_id in self._slow], (at, check_id))
 
     def _free(self, *, slow: bool) -> bool:
         if len(self._running) >= self._places:
