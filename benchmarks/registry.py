@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +53,9 @@ class Row(msgspec.Struct):
     client: str
     ours: list[float] = []
     consul: list[float] = []
+    ours_cpu_us: list[float] = []
+    consul_cpu_us: list[float] = []
+    """The server's own processor time for one answer: it hardly changes when others use the machine."""
     client_busy: list[float] = []
 
     @property
@@ -225,7 +228,7 @@ def wrk_rate(server: Server, clients: int, path: str, seconds: float) -> tuple[f
     url = f"http://127.0.0.1:{server.port}{path}"
     before = os.times()
     began = time.perf_counter()
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", url]
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     after = os.times()
     if "Non-2xx" in text:
@@ -348,22 +351,33 @@ def memory_mb(server: Server) -> float:
     return 0.0
 
 
+def processor_s(server: Server) -> float:
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # The run
 
 
 async def read(server: Server, row: Row, clients: int, path: str, seconds: float) -> float:
+    raw = request("GET", path)
     if row.client == "wrk":
-        found, used = await asyncio.to_thread(wrk_rate, server, clients, path, seconds)
+        run = asyncio.to_thread(wrk_rate, server, clients, path, seconds)
     else:
-        raw = request("GET", path)
-        found, used = await rate(server, clients, lambda: raw, seconds)
-    row.client_busy.append(used)
-    return found
+        run = rate(server, clients, lambda: raw, seconds)
+    return await timed(server, row, run, seconds)
 
 
 async def write(server: Server, row: Row, clients: int, requests: Requests, seconds: float) -> float:
-    found, used = await rate(server, clients, requests, seconds)
-    row.client_busy.append(used)
+    return await timed(server, row, rate(server, clients, requests, seconds), seconds)
+
+
+async def timed(server: Server, row: Row, run: Awaitable[tuple[float, float]], seconds: float) -> float:
+    before = processor_s(server)
+    found, busy = await run
+    used_us = (processor_s(server) - before) / (found * seconds) * 1e6
+    (row.ours_cpu_us if server.name == "ours" else row.consul_cpu_us).append(used_us)
+    row.client_busy.append(busy)
     return found
 
 
@@ -371,7 +385,7 @@ async def measure(both: dict[str, Server], given: argparse.Namespace) -> list[Ro
     reader = "wrk" if shutil.which("wrk") else "lean"
     seconds = given.seconds
     hundred = f"/v1/health/service/{HUNDRED}"
-    plan: list[tuple[Row, Callable[[Server, Row], object]]] = [
+    plan: list[tuple[Row, Callable[[Server, Row], Awaitable[float]]]] = [
         (
             Row("KV get, 1 client", "1/s", 1.5, reader),
             lambda s, r: read(s, r, 1, "/v1/kv/bench/got", seconds),
@@ -395,7 +409,7 @@ async def measure(both: dict[str, Server], given: argparse.Namespace) -> list[Ro
     for _ in range(given.rounds):
         for row, run in plan:
             for name, server in both.items():
-                found = await run(server, row)  # type: ignore[misc]
+                found = await run(server, row)
                 (row.ours if name == "ours" else row.consul).append(found)
                 await asyncio.sleep(0.2)
     return [row for row, _ in plan]
@@ -414,23 +428,28 @@ def cores(*, everywhere: bool) -> tuple[set[int], set[int]]:
     here = sorted(os.sched_getaffinity(0))
     if everywhere or len(here) < 2:
         return set(here), set(here)
-    return {here[0]}, {here[1]}
+    return {here[-1]}, {here[0]}
 
 
 def show(rows: list[Row], where: str) -> None:
-    print(f"{where}; client's share of its core in the last column (all medians)")
-    print(f"{'':28}{'ours':>12}{'Consul':>12}{'':6}{'ratio':>8}{'aim':>6}  client")
+    print(f"{where}; all figures are medians; last: the client, and its share of a core")
+    print(
+        f"{'':28}{'ours':>10}{'Consul':>10}{'':6}{'ratio':>7}{'aim':>5}{'cpu us, ours':>14}{'Consul':>8}  client"
+    )
     for row in rows:
         ours, consul = statistics.median(row.ours), statistics.median(row.consul)
-        figures = f"{ours:>12,.2f}{consul:>12,.2f}" if row.unit == "ms" else f"{ours:>12,.0f}{consul:>12,.0f}"
-        busy = f" {statistics.median(row.client_busy):.0%}" if row.client_busy else ""
-        print(f"{row.what:28}{figures} {row.unit:5}{row.ratio:>8.1f}{row.aim:>6g}  {row.client}{busy}")
+        digits = 2 if row.unit == "ms" else 0
+        line = f"{row.what:28}{ours:>10,.{digits}f}{consul:>10,.{digits}f} {row.unit:5}{row.ratio:>7.1f}{row.aim:>5g}"
+        if row.client_busy:
+            cpu = statistics.median(row.ours_cpu_us), statistics.median(row.consul_cpu_us)
+            line += f"{cpu[0]:>14.1f}{cpu[1]:>8.1f}  {row.client} {statistics.median(row.client_busy):.0%}"
+        print(line)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", default="", help="only the rows whose name has this text")
     parser.add_argument("--all-cores", action="store_true")
     parser.add_argument("--json", action="store_true")

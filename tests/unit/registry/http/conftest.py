@@ -50,7 +50,7 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 18)
         try:
             async with asyncio.timeout(20):
                 yield Client(reader, writer)

@@ -31,14 +31,15 @@ class Watchers:
         self.engine = engine
         self.made = 0
 
-    def ask(self, request: Request):
-        return blocking.answer(
-            self.engine,
-            request,
-            TOPIC,
-            index=lambda: self.engine.machine.kv.index_of("a"),
-            reply=self._reply,
-        )
+    async def ask(self, request: Request) -> Reply:
+        async with asyncio.timeout(10):
+            return await blocking.answer(
+                self.engine,
+                request,
+                TOPIC,
+                index=lambda: self.engine.machine.kv.index_of("a"),
+                reply=self._reply,
+            )
 
     def _reply(self, index: int) -> Reply:
         self.made += 1

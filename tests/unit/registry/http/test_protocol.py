@@ -145,7 +145,8 @@ async def test_a_connection_that_breaks_is_forgotten_and_its_handler_hears_it(si
         await until(lambda: not len(site.connections))
     assert site.left == ["/wait/1"]
     site.gate.set_result(None)
-    await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
     assert site.asked == ["/wait/1"]
 
 
@@ -184,6 +185,25 @@ async def test_a_head_or_a_body_that_does_not_come_is_not_waited_for(hasty):
         assert (await client.reply())[0] == 408
 
 
+async def test_a_head_has_its_whole_time_also_on_a_connection_that_was_idle(hasty):
+    async with hasty.client() as client:
+        client.get("/a")
+        await client.reply()
+        await asyncio.sleep(0.2)
+        client.send(b"GET /b HTTP/1.1\r\nHo")
+        await asyncio.sleep(0.05)
+        client.send(b"st: x\r\n\r\n")
+        assert await client.reply() == (200, b"GET /b ")
+
+
+async def test_who_was_refused_and_stays_is_cut_off(hasty):
+    async with hasty.client() as client:
+        client.send(b"nonsense\r\n\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 400")
+        client.send(b"and on and on")
+        await until(lambda: not len(hasty.connections))
+
+
 async def test_one_that_dawdles_does_not_slow_another(hasty):
     async with hasty.client() as slow, hasty.client() as client:
         slow.send(b"GET / HTTP/1.1\r\nHo")
@@ -214,6 +234,7 @@ async def test_an_address_holds_so_many_connections_and_no_more(hasty):
         hasty.gate.set_result(None)
         assert (await one.reply(), await two.reply()) == ((200, b"GET /wait "),) * 2
     await until(lambda: not len(hasty.connections))
+    assert not hasty.connections._by_address
     async with hasty.client() as client:
         client.get("/a")
         assert (await client.reply())[0] == 200
@@ -233,15 +254,15 @@ async def test_who_does_not_read_its_replies_fills_no_memory_and_is_cut_off(hast
 
 
 async def test_who_reads_slowly_but_reads_is_served(hasty):
-    size = 4 * WRITE_BUFFER_BYTES
+    size = 16 * WRITE_BUFFER_BYTES
     async with hasty.client() as client:
         client.get(f"/large/{size}")
         client.get("/a")
         await client.head()
         left = size
         while left:
-            left -= len(await client.reader.read(min(left, size // 20)))
-            await asyncio.sleep(0.03)
+            left -= len(await client.reader.read(min(left, 1 << 18)))
+            await asyncio.sleep(0.01)
         assert await client.reply() == (200, b"GET /a ")
 
 

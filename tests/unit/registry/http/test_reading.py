@@ -56,6 +56,7 @@ def test_a_stream_of_requests_is_read_one_by_one():
         ("HEAD", b"/", b""),
     ]
     assert found[0][2] == [(b"host", b"x"), (b"x-consul-token", b"secret ")]
+    assert found[2][2] == [(b"host", b"x"), (b"transfer-encoding", b"Chunked")]
     assert [each[5] for each in found] == [False, False, False, False, True]
     assert not any(each[6] for each in found)
 
