@@ -60,6 +60,13 @@ def test_an_unknown_service_or_version_is_3_and_names_the_known_ones(running):
     done = running.milkrun("weights", "goat", "9.9.9=1", "--json")
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["code"] == "not-found"
+    for command in (("status", "gaot"), ("weights", "gaot", "0.0.1=1"), ("weights", "GOAT", "0.0.1=1")):
+        done = running.milkrun(*command)
+        assert done.returncode == 3, command
+    assert "next: did you mean goat?" in running.milkrun("status", "gaot").stderr
+    elsewhere = running.milkrun("status", "--registry", "http://127.0.0.1:1")
+    assert elsewhere.returncode == 6
+    assert "milkrun up` runs here" not in elsewhere.stderr
     for command in (("status", "cow"), ("explain", "cow"), ("logs", "cow"), ("router", "lb-cow")):
         done = running.milkrun(*command)
         assert done.returncode == 3, command

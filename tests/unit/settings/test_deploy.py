@@ -305,3 +305,15 @@ def test_changed_weights_are_read_back(wish, data):
         assert after.versions[version].replicas == fields.replicas
         assert after.versions[version].weight == change.get(version, fields.weight)
     assert list(after.versions) == list(before.versions)
+
+
+def test_a_weight_that_is_too_large_to_write_is_named_as_that():
+    with pytest.raises(InputRefused, match=r"^a weight of 1e\+300 is too large; 1e\+15 is the most$"):
+        deploy.change_weights(GOOD, {VersionName("0.0.1"): 1e300}, "deploy/goat.json")
+
+
+def test_a_file_that_cannot_be_changed_as_it_is_says_what_to_do_first():
+    with pytest.raises(InputRefused) as caught:
+        deploy.change_weights(b"", {VersionName("0.0.1"): 1}, "deploy/goat.json")
+    assert caught.value.message == "deploy/goat.json: the file is empty"
+    assert caught.value.remedy == "mend deploy/goat.json and commit; its weights can be changed then"
