@@ -152,6 +152,16 @@ def test_another_instance_at_its_address_explains():
     assert serving(after.state) == {"b", "c", "d", "e"}
 
 
+def test_an_expired_ttl_of_most_canaries_does_not_explain_where_nothing_fails_open():
+    before = desired([instance("a"), *(instance(n, V2) for n in "bcd")], wish(v1=90, v2=10), Known())
+    found = [instance("a"), *(instance(n, V2, Health.LOST) for n in "bcd")]
+
+    decision = desired(found, wish(v1=90, v2=10), before.known)
+
+    assert serving(decision.state) == {"a", "b", "c", "d"}
+    assert "3 of 4" in decision.alarms[0]
+
+
 def test_a_refused_connection_explains():
     down = frozenset(InstanceId(name) for name in "abc")
 
