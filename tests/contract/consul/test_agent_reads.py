@@ -213,7 +213,53 @@ def test_the_servers(server, same):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/connect/intentions", "/v1/query", "/v1/health/connect/x", "/v1/catalog/connect/x"]
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/v1/acl/list", 401, "ACL support disabled"),
+        ("PUT", "/v1/acl/token", 401, "ACL support disabled"),
+        ("PUT", "/v1/acl/bootstrap", 401, "ACL support disabled"),
+        ("POST", "/v1/acl/login", 401, "ACL support disabled"),
+        ("PUT", "/v1/agent/token/default", 401, "ACL support disabled"),
+        ("GET", "/v1/agent/monitor?loglevel=bogus", 400, "Bad request: Unknown log level: bogus"),
+        ("GET", "/v1/operator/keyring", 500, "Keyring is empty (encryption not enabled)"),
+        (
+            "DELETE",
+            "/v1/operator/raft/peer",
+            400,
+            "Bad request: Must specify either ?id with the server's ID",
+        ),
+        ("DELETE", "/v1/operator/raft/peer?id=x", 500, 'id "x" was not found in the Raft configuration'),
+        (
+            "DELETE",
+            "/v1/operator/raft/peer?address=x",
+            500,
+            'address "x" was not found in the Raft configuration',
+        ),
+        ("GET", "/v1/health/ingress/", 400, "Missing service name"),
+    ],
+)
+def test_what_this_cluster_has_not(server, method, path, status, words):
+    answer = server.ask(method, path, b"{}" if method != "GET" else None)
+    assert answer.status == status
+    assert words in answer.text
+
+
+def test_the_leaders_address_is_the_same_everywhere(server):
+    own = server.get("/v1/agent/self").json
+    leader = server.get("/v1/status/leader").json
+    assert own["Stats"]["consul"]["leader_addr"] == leader
+    assert server.get("/v1/status/peers").json == [leader]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/health/ingress/x",
+        "/v1/connect/intentions",
+        "/v1/query",
+        "/v1/health/connect/x",
+        "/v1/catalog/connect/x",
+    ],
 )
 def test_lists_that_are_empty(server, path):
     answer = server.get(path)

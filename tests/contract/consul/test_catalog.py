@@ -154,6 +154,14 @@ def test_the_own_node_has_its_own_check(server, same):
     [
         ("/v1/catalog/register", {"Node": "x"}, 500, "Must provide address if SkipNodeUpdate is not set"),
         ("/v1/catalog/register", {"Address": "10.0.0.9"}, 500, "Must provide node"),
+        (
+            "/v1/catalog/register",
+            {"Node": "x", "Address": "10.0.0.9", "Datacenter": "dc2"},
+            500,
+            "No path to datacenter",
+        ),
+        ("/v1/catalog/deregister", {"Node": "x", "Datacenter": "dc2"}, 500, "No path to datacenter"),
+        ("/v1/catalog/deregister", {"Node": "nope", "Datacenter": "dc1"}, 200, "true"),
         ("/v1/catalog/deregister", {}, 500, "Must provide node"),
         ("/v1/catalog/deregister", {"Node": "nope"}, 200, "true"),
     ],

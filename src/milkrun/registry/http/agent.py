@@ -44,7 +44,12 @@ async def own(engine: Engine, _: Request) -> Reply:
                     "services": str(len(engine.machine.catalog.services.get(node.node, {})) - 1),
                     "checks": str(len(engine.machine.agent.specs)),
                 },
-                "consul": {"leader": "true", "server": "true", "acl": "disabled"},
+                "consul": {
+                    "leader": "true",
+                    "leader_addr": f"{node.address}:{RPC_PORT}",
+                    "server": "true",
+                    "acl": "disabled",
+                },
                 "raft": {"applied_index": str(engine.machine.ledger.index), "state": "Leader"},
             },
             "Meta": node.meta or {},

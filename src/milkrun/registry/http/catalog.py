@@ -31,6 +31,7 @@ class CheckRow(msgspec.Struct, rename=folded):
 
 
 class _Registration(msgspec.Struct, rename=folded):
+    datacenter: str = ""
     id: str = ""
     node: str = ""
     address: str = ""
@@ -43,6 +44,7 @@ class _Registration(msgspec.Struct, rename=folded):
 
 
 class _Deregistration(msgspec.Struct, rename=folded):
+    datacenter: str = ""
     node: str = ""
     service_id: str = ""
     check_id: str = ""
@@ -127,6 +129,7 @@ async def node_services(engine: Engine, request: Request) -> Reply:
 async def register(engine: Engine, request: Request) -> Reply:
     """Registers a node, with a service and checks on it."""
     body = decode(await request.body(), _Registration)
+    _is_here(body.datacenter)
     if not body.node:
         raise Refused(500, "Must provide node")
     if not body.address and not body.skip_node_update:
@@ -147,10 +150,16 @@ async def register(engine: Engine, request: Request) -> Reply:
 async def deregister(engine: Engine, request: Request) -> Reply:
     """Takes out a service, a check or a node."""
     body = decode(await request.body(), _Deregistration)
+    _is_here(body.datacenter)
     if not body.node:
         raise Refused(500, "Must provide node")
     await engine.submit(commands.CatalogDeregister(body.node, body.service_id, body.check_id))
     return Reply.encoded(b"true")
+
+
+def _is_here(datacenter: str) -> None:
+    if datacenter not in ("", DATACENTER):
+        raise Refused(500, "No path to datacenter")
 
 
 def _node(body: _Registration) -> Node:

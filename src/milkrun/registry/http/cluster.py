@@ -14,6 +14,7 @@ from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.http.status import RPC_PORT
+from milkrun.registry.nouns import DATACENTER
 from milkrun.registry.refusal import Refused
 
 
@@ -30,6 +31,12 @@ async def coordinate(engine: Engine, request: Request) -> Reply:
     """A node's coordinates: of one server there are none."""
     named(request, "node name")
     return Reply(404, index=engine.machine.ledger.index)
+
+
+async def mesh_gateways(engine: Engine, request: Request) -> Reply:
+    """What the gateways of a service mesh route: there is none here."""
+    name = named(request, "service name")
+    return await topic_answer(engine, request, topics.service(name), list, shapes.HEALTH_ENTRY)
 
 
 async def raft(engine: Engine, _: Request) -> Reply:
@@ -118,6 +125,40 @@ async def force_leave(engine: Engine, request: Request) -> Reply:
     return Reply()
 
 
+async def remove_peer(_: Engine, request: Request) -> Reply:
+    """Refused: the one server is not removed, and there is no other."""
+    for name in ("address", "id"):
+        if value := request.one(name):
+            raise Refused(500, f'{name} "{value}" was not found in the Raft configuration')
+    raise Refused(
+        400,
+        "Bad request: Must specify either ?id with the server's ID or ?address with IP:port of peer to remove",
+    )
+
+
+async def keyring(engine: Engine, _: Request) -> Reply:
+    """Refused: nothing is gossiped, so no key encrypts it."""
+    why = f"* {DATACENTER} (LAN) error: 1/1 nodes reported failure"
+    raise Refused(
+        500,
+        f"2 errors occurred:\n\t{why}\n\t* {engine.own.node}: Keyring is empty (encryption not enabled)\n\n",
+    )
+
+
+async def monitor(_: Engine, request: Request) -> Reply:
+    """Refused: the log is a file, which `milkrun logs` follows."""
+    level = (request.one("loglevel") or "info").lower()
+    if level not in _LOG_LEVELS:
+        raise Refused(400, f"Bad request: Unknown log level: {level[:40]}")
+    raise Refused(400, "This registry does not send its log over HTTP: `milkrun logs registry -f` follows it")
+
+
+async def no_acl(_: Engine, __: Request) -> Reply:
+    """Refused: there are no tokens here."""
+    raise Refused(401, "ACL support disabled")
+
+
+_LOG_LEVELS = ("trace", "debug", "info", "warn", "err")
 _NO_ROOTS = {"ActiveRootID": "", "TrustDomain": "", "Roots": []}
 
 ROUTES = (
@@ -133,6 +174,13 @@ ROUTES = (
     Route("GET", "/v1/agent/connect/ca/roots", always(_NO_ROOTS), "none", "none"),
     Route("GET", "/v1/connect/intentions", always([]), "service", "read"),
     Route("GET", "/v1/query", always([]), "query", "read"),
+    Route("GET", "/v1/health/ingress/", mesh_gateways, "service", "read"),
+    Route("GET", "/v1/catalog/gateway-services/", mesh_gateways, "service", "read"),
+    Route("DELETE", "/v1/operator/raft/peer", remove_peer, "operator", "write"),
+    Route("GET", "/v1/operator/keyring", keyring, "operator", "read"),
+    Route("GET", "/v1/agent/monitor", monitor, "agent", "read"),
+    Route("PUT", "/v1/agent/token/", no_acl, "agent", "write"),
+    *(Route(method, "/v1/acl/", no_acl, "operator", "write") for method in ("GET", "PUT", "POST", "DELETE")),
     Route("PUT", "/v1/agent/join/", join, "agent", "write"),
     Route("PUT", "/v1/agent/leave", leave, "agent", "write"),
     Route("PUT", "/v1/agent/force-leave/", force_leave, "operator", "write"),
