@@ -130,7 +130,7 @@ def test_room_is_left_for_what_comes_after_the_answers(limit: int):
     for edns, additional in ((True, ()), (False, (after,)), (True, (after,))):
         query = wire.Query(id=7, flags=0, name=owner, type=1, edns=edns)
         assert (
-            limit - 16 < len(wire.write(query, Reply(answer=groups, additional=additional), limit)) <= limit
+            limit - 32 < len(wire.write(query, Reply(answer=groups, additional=additional), limit)) <= limit
         )
 
 
