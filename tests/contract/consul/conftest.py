@@ -33,7 +33,7 @@ from milkrun.registry.server import running
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    async with running(("127.0.0.1", 0), Path(sys.argv[1]), node="n1") as (_, address):
+    async with running(("127.0.0.1", 0), Path(sys.argv[1]), node=sys.argv[2]) as (_, address):
         print(address[1], flush=True)
         await asyncio.Event().wait()
 
@@ -137,30 +137,32 @@ class Parked:
 )
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp(f"contract-{request.param}")
-    start = _embedded if request.param == "embedded" else _consul
-    with start(folder) as server:
+    with embedded(folder) if request.param == "embedded" else consul(folder) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _embedded(folder: Path) -> Iterator[Server]:
-    with _process([sys.executable, "-c", EMBEDDED, str(folder / "data")], folder / "log") as process:
+def embedded(folder: Path, node: str = "n1") -> Iterator[Server]:
+    """The embedded registry serves meanwhile."""
+    with _process([sys.executable, "-c", EMBEDDED, str(folder / "data"), node], folder / "log") as process:
         assert process.stdout
         yield Server("embedded", int(process.stdout.readline()))
 
 
 @contextlib.contextmanager
-def _consul(folder: Path) -> Iterator[Server]:
+def consul(folder: Path, node: str = "n1", **more: Any) -> Iterator[Server]:
+    """A real Consul serves meanwhile, with some settings more."""
     binary = os.environ.get("MILKRUN_CONSUL") or shutil.which("consul") or str(ROOT / ".parts" / "consul")
     ports = dict(zip(("http", "server", "serf_lan"), _free_ports(3), strict=True))
     settings = folder / "consul.json"
     settings.write_text(
         json.dumps(
             {
-                "node_name": "n1",
+                "node_name": node,
                 "ports": {**ports, "dns": -1, "serf_wan": -1, "grpc": -1},
                 "disable_update_check": True,
                 "limits": {"http_max_conns_per_client": 1000},
+                **more,
             }
         )
     )
@@ -179,10 +181,10 @@ def _consul(folder: Path) -> Iterator[Server]:
         server = Server("consul", ports["http"])
         deadline = time.monotonic() + START_S
         while True:
-            with contextlib.suppress(OSError, AssertionError):
+            with contextlib.suppress(OSError, AssertionError, ValueError):  # an error, in words
                 # Its own node must be in the catalog, or sessions are refused.
-                assert server.get("/v1/catalog/node/n1").json
-                assert server.get("/v1/health/node/n1").json
+                assert server.get(f"/v1/catalog/node/{node}").json
+                assert server.get(f"/v1/health/node/{node}").json
                 break
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Consul did not start:\n{(folder / 'log').read_text()[-2000:]}")
