@@ -289,15 +289,22 @@ async def test_a_client_with_no_room_fails_the_arrival_and_does_not_skip_it(monk
     }
 
 
-async def test_a_cancelled_run_gives_the_figures_so_far():
+async def test_a_cancelled_run_gives_the_figures_so_far(monkeypatch):
+    monkeypatch.setattr(generator, "TICK_S", 0.01)
+    halfway = asyncio.Event()
+
+    def look(figures: load.Figures) -> None:
+        if figures.answered == 10 and figures.in_flight >= 10:
+            halfway.set()
+
     async def first_half(request: Request) -> bytes:
         if request.number > 10:
             await asyncio.Event().wait()
         return ok()
 
     async with serving(first_half) as server:
-        running = asyncio.Task(load.run(server.url, rate=500, duration_s=60))
-        await server.wait_for(20)
+        running = asyncio.Task(load.run(server.url, rate=500, duration_s=60, timeout_s=60, on_tick=look))
+        await halfway.wait()
         running.cancel()
         figures = await running
     assert figures.interrupted
