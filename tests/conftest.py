@@ -33,7 +33,7 @@ def _docker() -> bool:
 
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "consul": (_consul, ".ci/parts/consul.sh"),
-    "py-consul": (lambda: (ROOT / ".parts" / "py-consul" / "version").is_file(), ".ci/parts/py_consul.sh"),
+    "py-consul": ((ROOT / ".parts" / "py-consul" / "version").is_file, ".ci/parts/py_consul.sh"),
     "docker": (_docker, ".ci/parts/docker.sh"),
     "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),
     "chromium": (lambda: shutil.which("chromium") is not None, ".ci/parts/chromium.sh"),
