@@ -19,6 +19,7 @@ from milkrun.router import daemon
 from milkrun.router.desired import Mode
 from milkrun.router.haproxy import binary, plane
 from milkrun.router.haproxy.plane import HAProxy
+from milkrun.router.haproxy.process import Process
 
 
 async def keep_alive(addresses, answers: Counter, stop: asyncio.Event) -> None:
@@ -217,6 +218,24 @@ async def test_every_address_can_be_listened_on(fleet):
 
 
 # HAProxy
+
+
+async def test_haproxy_starts_right_from_its_folder_with_nobody_there(site, make_state):
+    """I1: the files are written before HAProxy is told anything, so they are what it last served."""
+    a, b = site.app("a"), site.app("b")
+    await site.plane.start(make_state({}))
+    wanted = make_state({"v2": 10_000}, v1=[a.server()], v2=[b.server()])
+    before = await site.converge(wanted)
+    process = Process(site.folder, binary.find())
+    assert process.adopt()
+    os.killpg(process._identity.pid, signal.SIGKILL)
+    await site.eventually(lambda: not process.running())
+
+    await process.start([])
+
+    assert (await site.plane.observe()).shares == before.shares
+    assert {await site.ask() for _ in range(10)} == {"200 b"}
+    assert site.plane.reloads == 0
 
 
 async def test_a_hung_haproxy_is_told_as_drift_and_followed_again(fleet):

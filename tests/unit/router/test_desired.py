@@ -114,6 +114,14 @@ def test_the_last_instance_does_not_vanish_unexplained():
     assert serving(desired([], wish(v1=1), known("a")).state) == {"a"}
 
 
+def test_the_last_one_does_not_vanish_unexplained_either_when_a_reason_took_the_others():
+    """It is no majority, but nobody else is left."""
+    decision = desired([instance("a", health=Health.MAINTENANCE)], wish(v1=1), known("a", "b"))
+
+    assert serving(decision.state) == {"b"}
+    assert "1 of 2" in decision.alarms[0]
+
+
 def test_a_minority_may_vanish():
     decision = desired([instance("a"), instance("b")], wish(v1=1), known("a", "b", "c"))
 

@@ -28,7 +28,8 @@ GOAT = ServiceName("goat")
 V1, V2 = VersionName("0.0.1"), VersionName("0.0.2")
 
 
-def instance(name, version=V1, health=Health.PASSING, port=8101):
+def instance(name, version=V1, health=Health.PASSING):
+    port = 8000 + ord(name)
     return Instance(
         id=InstanceId(name), service=GOAT, version=version, address="127.0.0.1", port=port, health=health
     )
