@@ -273,3 +273,34 @@ async def test_traffic_flows_with_every_part_dead_also_over_haproxys_restart(cha
     again = await asyncio.to_thread(chaos.farm.up)
     again.send_signal(signal.SIGTERM)
     await asyncio.to_thread(again.wait, 60)
+
+
+async def test_a_registry_that_forgot_everything_costs_nothing_and_learns_it_again(chaos: Chaos):
+    """I2: killed, its data deleted, started empty. Nobody believes the emptiness."""
+    import shutil
+
+    haproxy = (chaos.farm.folder.router("lb-goat") / "process.json").read_bytes()
+    pids = {unit.instance: unit.pid for unit in await chaos.units()}
+    async with load(chaos) as results:
+        shutil.rmtree(chaos.farm.folder.registry)
+        await chaos.kill_part("registry")
+        moved = {"0.0.1": (50.0, 2), "0.0.2": (50.0, 1)}
+        await chaos.served(chaos.deploy(moved))
+        await chaos.running(moved)
+    proved(chaos, results[0])
+    assert (chaos.farm.folder.router("lb-goat") / "process.json").read_bytes() == haproxy
+    assert {unit.instance: unit.pid for unit in await chaos.units()} == pids, "adopted, not restarted"
+
+
+async def test_more_versions_than_lanes_come_and_go_over_a_reload(chaos: Chaos):
+    """The former worker still has callers when the instances leave: nobody stops before it is done with them."""
+    many = BASE | {f"2.0.{number}": (5.0, 1) for number in range(8)}
+    async with load(chaos, 200) as results:
+        await chaos.served(chaos.deploy(many))
+        await chaos.running(many)
+        await chaos.served(chaos.deploy(BASE))
+        await chaos.running(BASE)
+    proved(chaos, results[0])
+    report = await chaos.report()
+    assert report
+    assert report.reloads == 1
