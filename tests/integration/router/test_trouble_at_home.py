@@ -240,8 +240,10 @@ async def test_haproxy_starts_right_from_its_folder_with_nobody_there(site, make
 
 async def test_a_hung_haproxy_is_told_as_drift_and_followed_again(fleet):
     await fleet.goat("a", "0.0.1")
+    await fleet.goat("resting", "0.0.1")
+    await fleet.registry.maintenance("resting", enable=True)
     async with fleet.router():
-        await fleet.serves("a")
+        await fleet.reported(lambda report: report.instances.get("resting") and not report.drift)
         os.killpg(fleet.master(), signal.SIGSTOP)
         try:
             report = await fleet.reported(lambda report: report.drift)
