@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
 
 import msgspec
@@ -286,12 +287,19 @@ async def test_two_hosts_share_the_slots_and_one_takes_over_what_the_other_gave_
         meadow, _ = farm.agent("meadow"), farm.agent("barn")
         for host in ("meadow", "barn"):
             await farm.report(lambda _: True, host)
+        holders = set()
+
+        def both_hold(slots):
+            holders.update(json.loads(pair.data)["host"] for pair in slots.values())
+            return holders == {"meadow", "barn"}
+
+        sharing = farm.tasks.create_task(farm.slots(both_hold))
         await farm.publish(wish={"1": 4})
-        # Both choose ports of one machine here: who loses a race for one gives it up and claims anew.
+        await sharing
+        # Both choose ports of one machine here: who loses a race for one gives the slot up, and either claims it
+        # anew. So how many each has in the end is not said.
         await farm.instances(lambda found: [one.healthy for one in found] == [True] * 4)
-        shares = [len(farm.running(host)) for host in ("meadow", "barn")]
-        assert sum(shares) == 4
-        assert all(shares), "one host took every slot"
+        assert sum(len(farm.running(host)) for host in ("meadow", "barn")) == 4
         await farm.stop(meadow)
         await farm.report(lambda report: states(report) == ["healthy"] * 4, "barn")
         assert len(await farm.passing(4)) == 4
