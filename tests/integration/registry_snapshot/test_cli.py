@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import stat
 import sys
 
 import pytest
 
 from milkrun.consul import Address, Registry
+from milkrun.registry.http.message import DRAINED_BYTES_AT_MOST
 from milkrun.registry.server import running
 
 
@@ -41,6 +43,19 @@ async def test_saved_and_restored_also_over_a_restart(tmp_path, url):
         Registry(Address(url=f"http://{host}:{port}")) as registry,
     ):
         assert [(each.key, each.value) for each in await registry.entries("")] == [("a", b"1")]
+
+
+async def test_a_state_larger_than_any_other_body(tmp_path, url):
+    file = tmp_path / "farm.snapshot"
+    async with Registry(Address(url=url)) as registry:
+        values = [(f"{number}", random.Random(number).randbytes(500_000)) for number in range(20)]
+        for key, value in values:
+            await registry.put(key, value)
+        assert (await milkrun("save", file, "--registry", url))[0] == 0
+        assert file.stat().st_size > DRAINED_BYTES_AT_MOST
+        await registry.put("0", b"2")
+        assert (await milkrun("restore", file, "--registry", url))[0] == 0
+        assert [(each.key, each.value) for each in await registry.entries("")] == sorted(values)
 
 
 async def test_a_file_that_is_not_ours_is_refused_by_name(tmp_path, url):
