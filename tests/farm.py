@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,13 +104,18 @@ class Farm:
 
     @staticmethod
     def until(process: subprocess.Popen[str], pattern: str) -> str:
-        """What the process printed up to the line with the pattern."""
+        """What the process printed up to the line with the pattern. One that never prints it is killed."""
         assert process.stdout
+        watchdog = threading.Timer(COMMAND_WITHIN_S, process.kill)
+        watchdog.start()
         text = ""
-        while not re.search(pattern, text):
-            line = process.stdout.readline()
-            assert line, f"ended before {pattern!r}: {text}"
-            text += line
+        try:
+            while not re.search(pattern, text):
+                line = process.stdout.readline()
+                assert line, f"ended before {pattern!r}: {text}"
+                text += line
+        finally:
+            watchdog.cancel()
         return text
 
     @staticmethod

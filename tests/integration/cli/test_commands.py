@@ -140,11 +140,12 @@ def test_explain_ends_with_the_reason(running):
 
 
 def test_logs_follow_a_part_and_label_the_instances_of_a_service(running):
-    follower = running.start("logs", "lb-goat", "-f", "-n", "0")
+    running.milkrun("weights", "goat", "0.0.1=3", "0.0.2=1")
+    follower = running.start("logs", "lb-goat", "-f", "-n", "1")
     try:
+        running.until(follower, r"goat: 0.0.1 takes 75.00 %")  # it follows now
         running.milkrun("weights", "goat", "0.0.1=1", "0.0.2=1")
-        assert follower.stdout
-        assert "goat: 0.0.1 takes 50.00 %" in follower.stdout.readline()
+        running.until(follower, r"goat: 0.0.1 takes 50.00 %")
     finally:
         follower.kill()
         follower.communicate()
