@@ -17,11 +17,12 @@ import pytest
 import uvloop
 
 from milkrun.errors import PortTaken
-from milkrun.registry.dns.connection import Connections
+from milkrun.registry.dns.connection import AHEAD_AT_MOST, Connections
 from milkrun.registry.dns.responder import Responder
 from milkrun.registry.dns.server import Datagrams, answering
 
 HOST = "127.0.0.1"
+READ_AT_ONCE = 256 * 1024  # by asyncio
 QUESTION = dns.message.make_query("goat.service.consul", "SRV", use_edns=False)
 
 
@@ -53,9 +54,13 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 class Counting(Responder):
-    """Counts the answers that it makes."""
+    """Counts the answers that it makes, for its connections."""
 
     made = 0
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.connections = Connections(self, at_most=8, idle_s=20.0)
 
     def answer(self, data: bytes, at_most: int, *, plain: bool) -> bytes | None:
         self.made += 1
@@ -67,10 +72,9 @@ async def counting(registry) -> AsyncIterator[tuple[Counting, int]]:
     """A second listener over TCP, whose answers are counted."""
     loop = asyncio.get_running_loop()
     responder = Counting(registry.engine, lambda items, count: list(items)[:count], loop.time)
-    connections = Connections(responder, at_most=8, idle_s=20.0)
-    async with await loop.create_server(connections.accept, HOST, 0) as server:
+    async with await loop.create_server(responder.connections.accept, HOST, 0) as server:
         yield responder, server.sockets[0].getsockname()[1]
-        connections.close()
+        responder.connections.close()
 
 
 async def test_instances_are_found_by_udp_and_tcp(serve):
@@ -154,6 +158,11 @@ async def test_what_cannot_be_a_question_ends_the_connection(serve, data: bytes)
         assert await ended(reader)
 
 
+async def test_a_connection_that_never_asks_is_closed(serve):
+    async with asyncio.timeout(20), serve(idle_s=0.1) as registry, connected(registry.port) as (reader, _):
+        assert await ended(reader)
+
+
 async def test_a_silent_connection_is_closed(serve):
     """One that sends a byte now and then is silent too: only whole questions count."""
     async with (
@@ -211,7 +220,7 @@ async def test_ten_thousand_instances_hold_nobody_up(serve):
 
 
 async def test_for_a_client_that_takes_no_answers_none_are_made(serve):
-    """The answers to all that it asks would take fifty megabytes."""
+    """Neither are its questions read without end: what it asks is 800 kB, the answers would be a gigabyte."""
     async with asyncio.timeout(30), serve() as registry, counting(registry) as (responder, port):
         registry.many_goats(800)
         loop = asyncio.get_running_loop()
@@ -219,12 +228,29 @@ async def test_for_a_client_that_takes_no_answers_none_are_made(serve):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.setblocking(False)
             await loop.sock_connect(client, (HOST, port))
-            await loop.sock_sendall(client, framed(QUESTION.to_wire()) * 1000)
+            await loop.sock_sendall(client, framed(QUESTION.to_wire()) * 20_000)
             before = -1
             while responder.made != before:
                 before = responder.made
                 await asyncio.sleep(0.5)
+            (unread,) = [len(each._unread) for each in responder.connections._open]
         assert 0 < responder.made < 500
+        assert unread <= AHEAD_AT_MOST + READ_AT_ONCE
+
+
+async def test_a_client_that_was_slow_gets_all_its_answers(serve):
+    async with asyncio.timeout(30), serve() as registry, counting(registry) as (responder, port):
+        registry.many_goats(800)
+        async with connected(port) as (reader, writer):
+            writer.write(framed(QUESTION.to_wire()) * 300)
+            before = -1
+            while responder.made != before:
+                before = responder.made
+                await asyncio.sleep(0.3)
+            assert responder.made < 300
+            for _ in range(300):
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                await reader.readexactly(length)
 
 
 async def test_while_the_system_takes_no_datagrams_none_are_made(serve):

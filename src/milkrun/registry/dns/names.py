@@ -20,7 +20,6 @@ from milkrun.registry.nouns import DATACENTER
 
 DOMAIN = b"consul"
 KINDS = (b"service", b"node", b"addr")
-OTHER_KINDS = (b"connect", b"ingress", b"query")
 ANY_PROTOCOL = "tcp"
 
 
@@ -77,8 +76,6 @@ def _inside(labels: Name, datacenter: bytes) -> Asked:
         return Place.APEX
     for at in range(len(labels) - 1, -1, -1):
         label = labels[at]
-        if label in OTHER_KINDS:
-            return Place.NOTHING
         if label in KINDS:
             return _of_kind(label, labels[:at], labels[at + 1 :], datacenter)
         if label.startswith(b"_"):

@@ -57,12 +57,15 @@ class Farm:
 
     def ask(self, name: str, kind: str = "A", *, limit: int = 65_535) -> dns.message.Message:
         """The answer as a client of DNS reads it."""
+        return dns.message.from_wire(self.bytes(name, kind, limit=limit))
+
+    def bytes(self, name: str, kind: str = "A", *, limit: int = 65_535) -> bytes:
         data = dns.message.make_query(name, kind, use_edns=False).to_wire()
         query = wire.read(data)
         assert query is not None
         answer = wire.write(query, self.answers.reply(query.name, query.type, limit), limit)
         assert len(answer) <= limit
-        return dns.message.from_wire(answer)
+        return answer
 
     def records(self, name: str, kind: str = "A") -> list[str]:
         """The answer's records, sorted; or how it ended instead."""

@@ -61,7 +61,7 @@ def read(text: str):
         ("goat.connect.consul", Place.NOTHING),
         ("goat.service.query.consul", Place.NOTHING),
         ("7f0001.addr.consul", Place.NOTHING),
-        ("7f00 001.addr.consul", Place.NOTHING),
+        ("7f 00 01.addr.consul", Place.NOTHING),
         ("7f00000g.addr.consul", Place.NOTHING),
         ("a.7f000001.addr.consul", Place.NOTHING),
         ("göat.service.consul", Place.NOTHING),
