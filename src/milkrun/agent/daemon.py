@@ -154,7 +154,7 @@ class _Agent:
             while True:
                 for known in strays(self._state, {unit.record.instance for unit in self._units.values()}):
                     stopping.create_task(self._stop_stray(known))
-                await asyncio.sleep(pause_s * (0.75 + random.random() / 4))  # noqa: S311
+                await asyncio.sleep(pause_s * (0.75 + random.random() / 4))
                 pause_s = STRAYS_S
 
     async def _stop_stray(self, known: Identity) -> None:

@@ -106,7 +106,7 @@ class Drain(msgspec.Struct, kw_only=True):
         return blockers(self.instance, index, reports, listed)
 
     async def _wait(self, news: asyncio.Event, deadline: float) -> None:
-        pause_s = min(LOOK_AGAIN_S * (0.5 + random.random() / 2), deadline - time.monotonic())  # noqa: S311
+        pause_s = min(LOOK_AGAIN_S * (0.5 + random.random() / 2), deadline - time.monotonic())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await news.wait()

@@ -85,13 +85,13 @@ class Reconciler:
         if claims:
             return await self._claim_in_turn(claims[0])
         self._claim_due = None
-        return (LOOK_S if self._site.session.safe else LOOK_WITHOUT_SESSION_S) * (0.5 + random.random() / 2)  # noqa: S311
+        return (LOOK_S if self._site.session.safe else LOOK_WITHOUT_SESSION_S) * (0.5 + random.random() / 2)
 
     async def _claim_in_turn(self, slot: Slot) -> float:
         now = time.monotonic()
         if self._claim_due is None:
             wait_s = min(CLAIM_WAIT_S_AT_MOST, CLAIM_STEP_S * len(self._units))
-            self._claim_due = now + wait_s + CLAIM_STEP_S * random.random()  # noqa: S311
+            self._claim_due = now + wait_s + CLAIM_STEP_S * random.random()
         if now < self._claim_due:
             return self._claim_due - now
         # The next claim waits anew, and longer: another host with fewer units comes first then.
@@ -107,7 +107,7 @@ class Reconciler:
             if self._told.get(slot) != error.message:
                 self._log.warning("a slot must wait", slot=_name(slot), why=error.message, next=error.remedy)
                 self._told[slot] = error.message
-            self._not_before[slot] = time.monotonic() + RETRY_S * (0.5 + random.random() / 2)  # noqa: S311
+            self._not_before[slot] = time.monotonic() + RETRY_S * (0.5 + random.random() / 2)
         else:
             self._told.pop(slot, None)
 

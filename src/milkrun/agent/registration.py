@@ -76,7 +76,7 @@ class Entry:
         """Never returns: reports each change at once, and at least each third of the TTL."""
         while True:
             self._news.clear()
-            pause_s = TTL_S / 3 * (0.7 + 0.3 * random.random())  # noqa: S311
+            pause_s = TTL_S / 3 * (0.7 + 0.3 * random.random())
             if self._status:
                 try:
                     async with self._turn:
@@ -84,12 +84,12 @@ class Entry:
                 except RegistryRefused as error:
                     # An emptied registry does not know the check: it gets all of it again.
                     self._found = False
-                    pause_s = RETRY_S * random.random()  # noqa: S311
+                    pause_s = RETRY_S * random.random()
                     self._log.info(
                         "the registry refuses a report", instance=self._template.id, why=error.message
                     )
                 except MilkrunError:
-                    pause_s = RETRY_S * (0.5 + random.random() / 2)  # noqa: S311
+                    pause_s = RETRY_S * (0.5 + random.random() / 2)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()

@@ -151,7 +151,7 @@ class Unit:
 
     def _take(self, event: Event) -> None:
         before = self.life
-        self.life = step(before, event, now=time.monotonic(), jitter=random.random())  # noqa: S311
+        self.life = step(before, event, now=time.monotonic(), jitter=random.random())
         if self.life.phase is not before.phase:
             self._log.info(f"now {self.life.phase.value}", was=before.phase.value, reason=self.life.reason)
         match self.life.phase:
@@ -245,7 +245,7 @@ class Unit:
             interval_s = min(WAIT_S_AT_MOST, max(INTERVAL_S_AT_LEAST, settings.interval_s))
             if self.life.phase is Phase.STARTING:
                 interval_s = min(interval_s, STARTING_INTERVAL_S)
-            await asyncio.sleep(interval_s * (0.9 + random.random() / 10))  # noqa: S311
+            await asyncio.sleep(interval_s * (0.9 + random.random() / 10))
 
     def _own(self, probe: Probe) -> Probe:
         """The probe's result, unless another program gave it: one that took the port first."""
@@ -323,7 +323,7 @@ class Unit:
             if self._hurry.is_set() and time.monotonic() - began >= patience_s:
                 self._log.warning("stopped; the next agent here will tell the registry")
                 return
-            await asyncio.sleep(RETRY_S * (0.25 + random.random() * 0.75))  # noqa: S311
+            await asyncio.sleep(RETRY_S * (0.25 + random.random() * 0.75))
 
     # Beside it
 
@@ -336,7 +336,7 @@ class Unit:
 
     async def _trim_log(self) -> None:
         while True:
-            await asyncio.sleep(LOG_LOOK_S * (0.5 + random.random() / 2))  # noqa: S311
+            await asyncio.sleep(LOG_LOOK_S * (0.5 + random.random() / 2))
             try:
                 rotated = await asyncio.to_thread(logfile.rotate, Path(self.record.log))
             except OSError as error:

@@ -188,4 +188,4 @@ def component(
 
 
 def _jittered(pause_s: float) -> float:
-    return pause_s * (0.75 + random.random() / 2)  # noqa: S311
+    return pause_s * (0.75 + random.random() / 2)

@@ -70,7 +70,7 @@ class Session:
                     log.warning("the session cannot be renewed", name=self._name, why=str(error))
                 failing = True
             pause = 0.5 if failing else TTL_S / 3
-            await asyncio.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311
+            await asyncio.sleep(pause * (0.75 + random.random() / 2))
 
     async def end(self) -> bool:
         """True when the session is gone; False when the registry could not be told: it ends by its TTL."""

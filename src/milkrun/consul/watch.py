@@ -97,7 +97,7 @@ class Watch:
                     )
                 self.trouble = str(error)
                 cursor = cursor.failed()
-                await asyncio.sleep(cursor.pause_s(random.random()))  # noqa: S311
+                await asyncio.sleep(cursor.pause_s(random.random()))
                 continue
             if self.trouble:
                 log.info("the registry answers again", path=self._path)
@@ -106,7 +106,7 @@ class Watch:
             if answer != last:
                 last = answer
                 yield answer
-            await asyncio.sleep(cursor.pause_s(random.random()))  # noqa: S311
+            await asyncio.sleep(cursor.pause_s(random.random()))
 
     async def _ask(self, cursor: Cursor) -> Answer:
         params = dict(self._params)

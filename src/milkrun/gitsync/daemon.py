@@ -102,7 +102,7 @@ class Sync:
             pause = REASSERT_S
             if failures:
                 pause = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures, 10))
-            await self._woken(pause * (0.75 + random.random() / 2))  # noqa: S311 (jitter, no secret)
+            await self._woken(pause * (0.75 + random.random() / 2))
             failures = 0 if await self._acted() else failures + 1
 
     async def _woken(self, wait_s: float) -> None:

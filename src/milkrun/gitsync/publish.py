@@ -163,7 +163,7 @@ class Publisher:
                     case Change() as change:
                         if await self._written(change, file, mark):
                             return
-                await asyncio.sleep(TRY_AGAIN_S * (0.5 + random.random()))  # noqa: S311 (jitter, no secret)
+                await asyncio.sleep(TRY_AGAIN_S * (0.5 + random.random()))
             outcome.troubles.append((file, f"its keys change under our hands; tried {TRIES} times"))
         except RegistryRefused as error:
             outcome.troubles.append((file, error.message))

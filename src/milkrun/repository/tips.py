@@ -67,7 +67,7 @@ async def mirrored_tips(mirror: Mirror, poll_s: float) -> AsyncIterator[Sight]:
         if new != sight:
             sight = new
             yield new
-        await asyncio.sleep(poll_s * (0.75 + random.random() / 2))  # noqa: S311 (jitter, no secret)
+        await asyncio.sleep(poll_s * (0.75 + random.random() / 2))
 
 
 async def _look(source: Repository | QuickReader, branch: str, last: Sight | None) -> Sight:

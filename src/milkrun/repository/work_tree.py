@@ -32,7 +32,7 @@ async def index_locked(repository: Repository) -> AsyncIterator[None]:
     for _ in range(TRIES):
         if _created(lock):
             break
-        await asyncio.sleep(TRY_AGAIN_S * (0.5 + random.random()))  # noqa: S311 (jitter, no secret)
+        await asyncio.sleep(TRY_AGAIN_S * (0.5 + random.random()))
     else:
         raise Conflict(
             f"another git command works in {repository.folder}; nothing was changed",

@@ -103,7 +103,7 @@ async def _settings(registry: Registry, name: str, state_dir: Path) -> RouterSet
                     log = structlog.get_logger("router")
                     log.warning("the registry gives no settings; serving the last good state", why=why)
                     return last
-                await asyncio.sleep(LOOK_AGAIN_S * (0.5 + random.random()))  # noqa: S311
+                await asyncio.sleep(LOOK_AGAIN_S * (0.5 + random.random()))
     except TimeoutError as error:
         raise NotFound(
             f"the registry at {registry.address.url} gives no settings after {SETTINGS_WAIT_S:.0f} s ({why})",

@@ -104,7 +104,7 @@ class Router:
                 waiting = True
             turns = turns + 1 if waiting else 0
             pause = min(VERIFY_S, BUSY_S * 1.25 ** min(turns - 1, 30)) if waiting else VERIFY_S
-            pause *= 0.75 + random.random() / 4  # noqa: S311
+            pause *= 0.75 + random.random() / 4
             await self._publish()
 
     def _troubled(self, why: str) -> None:
@@ -126,7 +126,7 @@ class Router:
                 await self._plane.start(self._reconciler.known.state)
             except MilkrunError as error:
                 self._log.error("HAProxy does not start", why=str(error))
-                await asyncio.sleep(1 + random.random())  # noqa: S311
+                await asyncio.sleep(1 + random.random())
             self._changed.set()
 
     async def _publish(self) -> None:

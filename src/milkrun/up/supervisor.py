@@ -67,7 +67,7 @@ class Supervisor:
             if self.stopping.is_set():
                 return
             backoff = backoff.died(time.monotonic() - start)
-            pause_s = backoff.pause_s(random.random())  # noqa: S311
+            pause_s = backoff.pause_s(random.random())
             self._say(f"{part.name}: {outcome}; starts again in {pause_s:.1f} s{self._last_words(part)}")
             await _unless(self.stopping, pause_s)
 

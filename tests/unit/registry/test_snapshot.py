@@ -161,18 +161,46 @@ def test_what_is_no_state_is_refused(body):
         unpack(signed(body))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"nodes": []},
-        {"services": []},
-        {"checks": []},
-        {"node": "elsewhere"},
-    ],
-)
-def test_a_state_that_does_not_hold_together_is_refused(farm, change):
-    with pytest.raises(InputRefused, match="that it does not hold"):
-        unpack(pack(msgspec.structs.replace(farm.machine.whole(), **change)))
+def without(whole, **kept):
+    return pack(msgspec.structs.replace(whole, **kept))
+
+
+def test_a_state_that_does_not_hold_together_is_refused(farm):
+    whole = farm.machine.whole()
+    far = Node(node="far", address="10.0.0.9")
+    own = [each for each in whole.nodes if each.node == "n1"]
+    stray = Check(node="far", check_id="stray", name="stray")
+    lease = msgspec.structs.replace(whole.sessions[0], node="nowhere")
+    for broken in (
+        without(whole, nodes=own, checks=[each for each in whole.checks if each.node == "n1"]),
+        without(
+            whole, nodes=own, services=[each for each in whole.services if each.node == "n1"], checks=[stray]
+        ),
+        without(whole, nodes=[*own, far], services=[]),
+        without(whole, checks=[]),
+        without(whole, sessions=[lease]),
+    ):
+        with pytest.raises(InputRefused, match="that it does not hold"):
+            unpack(broken)
+
+
+def test_a_nodes_own_check_that_came_later_is_gone(farm):
+    file = taken(farm)
+    farm.do(commands.RegisterCheck(CheckSpec(check_id="disk", name="disk", ttl_s=10)))
+    farm.do(commands.Restore(file))
+    assert "disk" not in farm.machine.catalog.checks["n1"]
+    assert "disk" not in farm.machine.agent.specs
+
+
+def test_a_check_that_the_agent_did_not_keep_is_not_kept(farm):
+    bare = Check(node="n1", check_id="disk", name="disk", status="passing")
+    farm.do(commands.CatalogRegister("n1", None, None, [bare]))
+    file = taken(farm)
+    farm.do(commands.RegisterCheck(CheckSpec(check_id="disk", name="disk", ttl_s=10)))
+    farm.do(commands.Restore(file))
+    farm.later(60)
+    assert "disk" not in farm.machine.agent.specs
+    assert farm.machine.catalog.checks["n1"]["disk"].status == "passing"
 
 
 def test_a_file_that_unpacks_without_end_is_refused(monkeypatch, farm):

@@ -88,7 +88,7 @@ class Runner:
             for each in list(self._still.values()):
                 await self._tell(each, await self._seen(each))
             await _heard(self._catalog_moved, IDLE_S)
-            await asyncio.sleep(ALIAS_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  no secret: a pause
+            await asyncio.sleep(ALIAS_EVERY_S * random.uniform(0.5, 1.5))
 
     def _hear(self, touched: set[str]) -> None:
         """What a commit touched, told by the engine."""
@@ -126,7 +126,7 @@ class Runner:
         if isinstance(plan.look, Alias | NotRun):
             self._still[spec.check_id] = watched
         else:
-            spread = random.random()  # noqa: S311  no secret: spreads the load
+            spread = random.random()
             self._rounds.follow(spec.check_id, plan.interval_s, time.monotonic(), spread)
 
     def _drop(self, check_id: str) -> None:

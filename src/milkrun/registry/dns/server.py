@@ -83,7 +83,7 @@ class _Random:
     """Picks without favour; it spreads load and guards nothing, so it need not be unguessable."""
 
     def __init__(self) -> None:
-        self._random = random.Random()  # noqa: S311  see above
+        self._random = random.Random()
 
     def __call__(self, items: Sequence[_Item], count: int) -> list[_Item]:
         return self._random.sample(items, min(count, len(items)))

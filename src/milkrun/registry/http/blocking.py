@@ -47,7 +47,7 @@ async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> 
     """Waits for a change, the time, the registry's end, or that the client says no more."""
     if len(engine.parked) >= WATCHERS_AT_MOST:
         raise Refused(429, f"Too many blocking queries: {WATCHERS_AT_MOST} wait already")
-    with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER)) as waiter:  # noqa: S311
+    with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER)) as waiter:
         request.on_leave(lambda: go_on(waiter, News(Woken.GONE)))
         return await waiter
 

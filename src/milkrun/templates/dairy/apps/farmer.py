@@ -75,7 +75,7 @@ class Farmer:
         """What a goat answers, through the load balancer."""
         if not self.goats:
             raise NoMilk("no lb-goat is in the registry yet")
-        url = random.choice(self.goats).with_path(path)  # noqa: S311  no secret
+        url = random.choice(self.goats).with_path(path)
         limit = aiohttp.ClientTimeout(total=limit_s)
         try:
             async with self.http.get(url, headers={"X-Request-Id": request_id}, timeout=limit) as answer:
@@ -99,7 +99,7 @@ class Farmer:
                 index = newest if newest >= index else 0  # it went backwards: start over
             except (aiohttp.ClientError, TimeoutError, LookupError, ValueError):
                 index = 0
-                await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311  no secret
+                await asyncio.sleep(random.uniform(0.5, 1.5))
 
     def learn(self, entries: list[dict[str, Any]]) -> None:
         """Healthy load balancers are used, any while none is healthy; an empty answer teaches nothing."""
