@@ -49,8 +49,11 @@ class CatalogDraft:
         return drafted
 
     def put_service(self, node: str, service: Service) -> Service:
-        """The service as it will be registered."""
+        """The service as it will be registered; its checks will carry its name and tags."""
         drafted = self._services[node, service.id] = self._stamped(service, self.service(node, service.id))
+        for check in self._checks_of(node, service.id):
+            named = msgspec.structs.replace(check, service_name=service.service, service_tags=service.tags)
+            self._checks[node, check.check_id] = self._stamped(named, check)
         self._steps.append(lambda: self._catalog.put_service(node, service))
         return drafted
 
@@ -77,10 +80,8 @@ class CatalogDraft:
 
     def drop_service(self, node: str, service_id: str) -> None:
         """The service and its checks will be gone."""
-        for check_id in self._ids(self._catalog.checks, self._checks, node):
-            check = self.check(node, check_id)
-            if check and check.service_id == service_id:
-                self._checks[node, check_id] = None
+        for check in self._checks_of(node, service_id):
+            self._checks[node, check.check_id] = None
         self._services[node, service_id] = None
         self._steps.append(lambda: self._catalog.drop_service(node, service_id))
 
@@ -93,6 +94,10 @@ class CatalogDraft:
         """The catalog is what the draft said."""
         for step in self._steps:
             step()
+
+    def _checks_of(self, node: str, service_id: str) -> list[Check]:
+        found = (self.check(node, each) for each in self._ids(self._catalog.checks, self._checks, node))
+        return [check for check in found if check and check.service_id == service_id]
 
     def _stamped(self, new: _Noun, old: _Noun | None) -> _Noun:
         if old is not None:

@@ -91,6 +91,7 @@ def test_the_last_result_of_each_thing_is_what_the_catalog_has(nodes, operations
         for each in (
             NodeOp("get", Node(node=node, address="")),
             *(ServiceOp("get", node, Service(id=each, service="x")) for each in "ab"),
+            *(CheckOp("get", Check(node=node, check_id=each, name="c")) for each in "ab"),
         )
     ]
     if machine.apply(commands.Txn(operations), 0.0).Errors:
@@ -121,3 +122,14 @@ def test_a_check_that_turns_critical_ends_the_sessions_that_depend_on_it(bench):
     session = bench.session(1, node_checks=["serfHealth", "c"])
     bench.do(commands.Txn([CheckOp("set", Check(node="n1", check_id="c", name="c", status="critical"))]))
     assert session not in bench.machine.sessions.live
+
+
+def test_with_a_node_its_checks_are_gone_for_the_operations_that_follow():
+    machine = machine_with(["far"])
+    operations = [
+        NodeOp("delete", Node(node="far", address="")),
+        CheckOp("get", Check(node="far", check_id="a", name="c")),
+        ServiceOp("get", "far", Service(id="a", service="web")),
+    ]
+    result = machine.apply(commands.Txn(operations), 0.0)
+    assert [each.OpIndex for each in result.Errors] == [1, 2]

@@ -192,6 +192,15 @@ def test_a_nodes_own_check_that_came_later_is_gone(farm):
     assert "disk" not in farm.machine.agent.specs
 
 
+def test_a_service_that_came_later_is_gone_from_a_node_that_stays(farm, goat):
+    file = taken(farm)
+    farm.do(commands.RegisterService(goat("goat-2"), []))
+    farm.do(commands.CatalogRegister("far", None, Service(id="later", service="db"), []))
+    farm.do(commands.Restore(file))
+    assert set(farm.machine.catalog.services["n1"]) == {"consul", "goat-1"}
+    assert set(farm.machine.catalog.services["far"]) == {"db"}
+
+
 def test_a_check_that_the_agent_did_not_keep_is_not_kept(farm):
     bare = Check(node="n1", check_id="disk", name="disk", status="passing")
     farm.do(commands.CatalogRegister("n1", None, None, [bare]))
