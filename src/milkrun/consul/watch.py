@@ -20,7 +20,9 @@ from milkrun.consul import wire
 from milkrun.consul.client import Answer, Registry, decode
 from milkrun.errors import MilkrunError, RegistryRefused
 
-WAIT_S = 60
+WAIT_S = 10
+"""A registry that was emptied and is back before a watch could notice has lower indexes than the watch asks with, and
+answers such a question only when this is over: so long the watch sees nothing new."""
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
 HELD_BACK_S = 1.0

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 
 import pytest
+import structlog
 from ports import free_port
 
 from milkrun.consul import Address
@@ -236,6 +237,18 @@ async def test_haproxy_starts_right_from_its_folder_with_nobody_there(site, make
     assert (await site.plane.observe()).shares == before.shares
     assert {await site.ask() for _ in range(10)} == {"200 b"}
     assert site.plane.reloads == 0
+    await process.stop()
+
+
+async def test_a_haproxy_that_has_just_started_is_stopped_without_a_word(site, make_state, monkeypatch):
+    """Its master loses signals at first, and has nothing in flight that a warning could be about."""
+    monkeypatch.setattr("milkrun.router.haproxy.process.STOP_WAIT_S", 5.0)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(8):
+            await site.plane.start(make_state({}))
+            await site.plane.stop()
+            assert not await site.plane.alive()
+    assert said == []
 
 
 async def test_a_hung_haproxy_is_told_as_drift_and_followed_again(fleet):

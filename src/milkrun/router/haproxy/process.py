@@ -25,6 +25,9 @@ from milkrun.router.haproxy.socket import RELOAD_WAIT_S, RuntimeSocket
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 30.0
+REFUSED_WAIT_S = 5.0
+EXIT_WAIT_S = 1.0
+TERM_WAIT_S = 5.0
 CHECK_WAIT_S = 30.0
 PORTS_WAIT_S = 1.0
 LOG_BYTES_AT_MOST = 4 * 1024 * 1024
@@ -159,13 +162,42 @@ class Process:
     async def reload(self) -> None:
         """A new worker serves from the file; the old one ends its requests. A refused file changes nothing."""
         await self.check()
-        reply = await self.master.ask("reload", wait_s=RELOAD_WAIT_S)
+        reply = await self._master_asked("reload")
         if "Success=1" not in reply:
             raise DataPlaneError(f"HAProxy refused to reload: {reply.strip()[-600:]}")
+
+    async def _master_asked(self, command: str) -> str:
+        """The master's reply. While it starts itself anew, as each reload makes it do, it refuses connections."""
+        again_until = time.monotonic() + REFUSED_WAIT_S
+        while True:
+            try:
+                return await self.master.ask(command, wait_s=RELOAD_WAIT_S)
+            except DataPlaneError:
+                if time.monotonic() > again_until or not self.running():
+                    raise
+            await asyncio.sleep(0.05)
 
     async def former_workers(self) -> int:
         """How many workers from before a reload still end their requests."""
         return parse.former_workers(await self.master.ask("show proc", half_close=True))
+
+    async def _gone(self, within_s: float) -> bool:
+        """Whether the process has ended within that time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.running():
+                    await asyncio.sleep(0.02)
+        return not self.running()
+
+    async def _soft_stopped(self, pid: int) -> None:
+        """It refuses new connections and has no request, or is gone."""
+        # Not by `shutdown frontend`: that leaves a listening socket, on which callers hang (2.8.25).
+        while self.running():
+            if await self._listens():
+                os.kill(pid, signal.SIGUSR1)  # again and again: a master that has just started loses signals
+            elif not await self._in_flight():
+                return
+            await asyncio.sleep(0.02)
 
     async def _listens(self) -> bool:
         """Whether the worker's listeners are open still: the runtime socket is one of them."""
@@ -202,19 +234,14 @@ class Process:
             return
         try:
             async with asyncio.timeout(STOP_WAIT_S):
-                # Not by `shutdown frontend`: that leaves a listening socket, on which callers hang (2.8.25).
-                os.kill(self._identity.pid, signal.SIGUSR1)
-                while await self._listens() or await self._in_flight():
-                    await asyncio.sleep(0.02)
+                await self._soft_stopped(self._identity.pid)
         except (DataPlaneError, ProcessLookupError, TimeoutError) as error:
-            self._log.warning("HAProxy stops with requests in flight", why=str(error) or "the limit is over")
+            if not await self._gone(EXIT_WAIT_S):  # while it exits it answers nobody any more
+                why = str(error) or "the limit is over"
+                self._log.warning("HAProxy stops with requests in flight", why=why)
         with contextlib.suppress(ProcessLookupError):  # it may end by itself at any moment
             os.kill(self._identity.pid, signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    while self.running():
-                        await asyncio.sleep(0.02)
-            if self.running():
+            if not await self._gone(TERM_WAIT_S):
                 os.killpg(self._identity.pid, signal.SIGKILL)
         for left in ("process.json", ADMIN_SOCKET, MASTER_SOCKET, SPILL_SOCKET):
             (self._folder / left).unlink(missing_ok=True)
