@@ -51,7 +51,8 @@ async def _tell_up(folder: Folder, up: PartProcess, known: list[Part], say: Call
     async with asyncio.TaskGroup() as tasks:
         ending = tasks.create_task(up.ends_within(limit_s))
         while not ending.done():
-            for name in [name for name, part in left.items() if identity(part.pid) != part]:
+            # Found in the order of the start: what ended within one look ended the other way round.
+            for name in [name for name, part in reversed(left.items()) if identity(part.pid) != part]:
                 del left[name]
                 say(f"{name} has ended")
             await asyncio.wait([ending], timeout=LOOK_S)
