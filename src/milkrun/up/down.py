@@ -48,14 +48,19 @@ async def _tell_up(folder: Folder, up: PartProcess, known: list[Part], say: Call
     up.tell(signal.SIGTERM)
     limit_s = sum(part.stop_s for part in known) + SPARE_S
     left = leftovers.parts(folder)
+
+    def look() -> None:
+        # Found in the order of the start: what ended within one look ended the other way round.
+        for name in [name for name, part in reversed(left.items()) if identity(part.pid) != part]:
+            del left[name]
+            say(f"{name} has ended")
+
     async with asyncio.TaskGroup() as tasks:
         ending = tasks.create_task(up.ends_within(limit_s))
         while not ending.done():
-            # Found in the order of the start: what ended within one look ended the other way round.
-            for name in [name for name, part in reversed(left.items()) if identity(part.pid) != part]:
-                del left[name]
-                say(f"{name} has ended")
+            look()
             await asyncio.wait([ending], timeout=LOOK_S)
+    look()  # the last ones end just before `up` itself
     if not ending.result():
         raise TimedOut(
             f"`milkrun up` (pid {up.identity.pid}) has not ended within {limit_s:g} s",
