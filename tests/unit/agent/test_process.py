@@ -106,7 +106,8 @@ async def test_another_process_with_the_same_pid_is_not_it(start):
 
 
 async def test_it_is_found_by_its_environment(start, tmp_path):
-    process, _ = start("import time; time.sleep(60)")
+    process, _ = start("import time; print('up', flush=True); time.sleep(60)")
+    await said(tmp_path / "log", "up")  # before that its environment may not be there to be read yet
     (found,) = marked(str(tmp_path))
     assert (found.identity, found.instance, found.leader) == (process.identity, "goat-1", True)
     assert marked(str(tmp_path / "other")) == []
