@@ -99,7 +99,7 @@ class Drain(msgspec.Struct, kw_only=True):
         for pair in await self.registry.entries(prefix):
             try:
                 report = msgspec.json.decode(pair.data, type=RouterReport)
-            except msgspec.DecodeError:
+            except wire.UNREADABLE:
                 report = None
             reports[pair.key.removeprefix(prefix)] = report
         listed, _ = await self.registry.health(ServiceName(f"lb-{self.service}"))

@@ -160,5 +160,5 @@ def _is(pair: wire.Pair, name: ServiceName) -> bool:
 def _published(pair: wire.Pair, shape: type[_T]) -> _T:
     try:
         return msgspec.json.decode(pair.data, type=shape)
-    except msgspec.DecodeError as error:
+    except wire.UNREADABLE as error:
         raise InputRefused(f"{pair.key}: {error}") from error

@@ -26,7 +26,7 @@ def read(pairs: Iterable[wire.Pair]) -> dict[Slot, Holder]:
         if slot := _slot(pair.key):
             try:
                 value = msgspec.json.decode(pair.data, type=_Value)
-            except msgspec.DecodeError:
+            except wire.UNREADABLE:
                 value = _Value()
             found[slot] = Holder(session=pair.session or "", host=value.host, instance=value.instance)
     return found

@@ -109,5 +109,5 @@ def _number(data: bytes) -> float | None:
 def _mark(data: bytes) -> CommitMark | None:
     try:
         return msgspec.json.decode(data, type=CommitMark)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except wire.UNREADABLE:
         return None

@@ -262,7 +262,7 @@ def decode(body: bytes, shape: type[_T]) -> _T:
     """The typed value of a registry's JSON; an answer of another shape is refused, never half-read."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except wire.UNREADABLE as error:
         raise RegistryRefused(
             f"the registry's answer is not what Consul would say: {error}", status=200
         ) from error

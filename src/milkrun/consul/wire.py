@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the JSON they should be: also for bad UTF-8 and for too deep nesting."""
+
 
 class Pair(msgspec.Struct, rename="pascal", kw_only=True):
     """One KV entry. `value` is base64 on the wire and null for an empty one; `data` is what it stands for."""

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from milkrun.consul import keys
-from milkrun.consul.wire import Pair
+from milkrun.consul.wire import UNREADABLE, Pair
 from milkrun.model import CommitMark, ServiceName, Wish
 from milkrun.settings.deploy import plain_number
 
@@ -177,5 +177,5 @@ def _decoded(stored: Pair | None, shape: Any) -> Any:
         return None
     try:
         return msgspec.json.decode(stored.data, type=shape)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

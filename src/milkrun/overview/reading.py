@@ -112,6 +112,6 @@ class _Own:
     def _decoded(self, pair: wire.Pair, shape: type[_T]) -> _T | None:
         try:
             return msgspec.json.decode(pair.data, type=shape)
-        except msgspec.DecodeError:
+        except wire.UNREADABLE:
             self.unreadable.append(pair.key)
             return None
