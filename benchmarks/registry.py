@@ -197,7 +197,9 @@ async def connect(
 
 
 def request(method: str, path: str, body: bytes = b"") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
 
 
 async def rate(server: Server, clients: int, requests: Requests, seconds: float) -> tuple[float, float]:

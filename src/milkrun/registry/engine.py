@@ -32,14 +32,14 @@ _Queue = list[tuple[commands.Command, asyncio.Future[Any]]]
 class Engine:
     """One registry's state. `submit` changes it; reading `machine` is safe between awaits."""
 
-    def __init__(self, storage: Storage, node: Node) -> None:
+    def __init__(self, storage: Storage, node: Node, parked: Parked | None = None) -> None:
         self._storage = storage
         self.own = node
         self._queue: _Queue = []
         self._log = structlog.get_logger("registry")
         self._timers_moved = asyncio.Event()
         self._full = False
-        self.parked = Parked()
+        self.parked = Parked() if parked is None else parked  # an empty one counts as false
         self.listeners: list[Callable[[set[str]], None]] = []
         """Parts of the registry itself: each is called with the topics that a commit touched."""
         self.machine = self._restored()

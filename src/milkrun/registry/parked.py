@@ -36,7 +36,9 @@ class News:
 class Parked:
     """Waiters by topic. A change wakes those of its topics and of every prefix of its keys, and no others."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_all: int = 20_000, per_address: int = 6_144) -> None:
+        self._in_all, self._per_address = in_all, per_address
+        self._by_address: Counter[str] = Counter()
         self._waiters: dict[str, set[asyncio.Future[News]]] = {}
         self._prefix_lengths: Counter[int] = Counter()
         self._count = 0
@@ -45,8 +47,16 @@ class Parked:
     def __len__(self) -> int:
         return self._count
 
+    def refusal(self, address: str) -> str:
+        """Why nobody more from this address may wait; empty when somebody may."""
+        if self._count >= self._in_all:
+            return f"Too many blocking queries: {self._in_all} wait already"
+        if self._by_address[address] >= self._per_address:
+            return f"Too many blocking queries: {self._per_address} of your address wait already"
+        return ""
+
     @contextmanager
-    def waiting(self, topic: str, wait_s: float) -> Iterator[asyncio.Future[News]]:
+    def waiting(self, topic: str, wait_s: float, address: str = "") -> Iterator[asyncio.Future[News]]:
         """A future that says why to go on, after `wait_s` at the latest."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[News] = loop.create_future()
@@ -58,11 +68,15 @@ class Parked:
         length = len(topic) - len(_UNDER) if topic.startswith(_UNDER) else -1
         self._prefix_lengths[length] += 1
         self._count += 1
+        self._by_address[address] += 1
         try:
             yield waiter
         finally:
             timeout.cancel()
             self._count -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
             waiters.discard(waiter)
             if not waiters and self._waiters.get(topic) is waiters:
                 del self._waiters[topic]

@@ -21,7 +21,11 @@ from milkrun.registry.dns.server import answering
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.app import App
 from milkrun.registry.http.connections import BACKLOG, listening
+from milkrun.registry.http.hosts import Hosts
+from milkrun.registry.http.limits import Limits
+from milkrun.registry.http.tls import TlsFiles, renewing
 from milkrun.registry.nouns import Node
+from milkrun.registry.parked import Parked
 from milkrun.registry.storage import Storage
 
 _DAMPING = Damping()
@@ -38,20 +42,32 @@ async def serve(
     srv_weight_scale: int = 1,
     check_allow: tuple[Network, ...] = (),
     damping: Damping | None = _DAMPING,
+    tls: TlsFiles | None = None,
+    allow_hosts: tuple[str, ...] = (),
     ready: Callable[[], None] | None = None,
 ) -> None:
     """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
 
     With `dns` it answers DNS there too. Its checks reach what `check_allow` names besides the services' own
-    addresses and loopback; a `damping` of None shows every change of a check at once. Raises PortTaken, Conflict
+    addresses and loopback; a `damping` of None shows every change of a check at once. With `tls` it speaks HTTPS
+    only; `allow_hosts` are names that it answers to besides this machine's own. Raises PortTaken, Conflict
     when another registry uses `data_dir`, and StorageFailed when the disk fails.
     """
     _allow_open_files()
     async with contextlib.AsyncExitStack() as held:
         engine, address = await held.enter_async_context(
-            running(http, data_dir, node=node, check_allow=check_allow, damping=damping)
+            running(
+                http,
+                data_dir,
+                node=node,
+                check_allow=check_allow,
+                damping=damping,
+                tls=tls,
+                allow_hosts=allow_hosts,
+            )
         )
-        where = {"http": f"http://{_bracketed(address[0])}:{address[1]}"}
+        scheme = "https" if tls else "http"
+        where = {"http": f"{scheme}://{_bracketed(address[0])}:{address[1]}"}
         if dns:
             await held.enter_async_context(answering(engine, dns, srv_weight_scale=srv_weight_scale))
             where["dns"] = f"{_bracketed(dns[0])}:{dns[1]}"
@@ -69,16 +85,26 @@ async def running(
     node: str,
     check_allow: tuple[Network, ...] = (),
     damping: Damping | None = _DAMPING,
+    tls: TlsFiles | None = None,
+    allow_hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[tuple[Engine, tuple[str, int]]]:
     """The registry serves meanwhile; gives the engine and the address that it listens on."""
+    hosts = Hosts.named((socket.gethostname(), node), allow_hosts)
+    limits = Limits.by_files(_files())
+    stamp, context = (tls.stamp(), tls.context()) if tls else ((), None)
     with contextlib.ExitStack() as held:
         storage = held.enter_context(Storage(data_dir))
         listener = held.enter_context(_listener(http))
         host, port = listener.getsockname()[:2]
-        engine = Engine(storage, _own_node(storage, node, host))
+        parked = Parked(in_all=limits.watchers, per_address=limits.watchers_per_address)
+        engine = Engine(storage, _own_node(storage, node, host), parked)
         with _one_failure_as_itself():
-            async with asyncio.TaskGroup() as tasks, listening(App(engine), listener):
+            async with (
+                asyncio.TaskGroup() as tasks,
+                listening(App(engine), listener, limits=limits, hosts=hosts, tls=context) as connections,
+            ):
                 timers = tasks.create_task(engine.run_timers())
+                renewal = tasks.create_task(renewing(tls, stamp, connections.meet)) if tls else timers
                 reach = Reach(allowed=check_allow, door=(engine.own.address, port))
                 checks = tasks.create_task(Runner(engine, reach=reach, damping=damping).run())
                 try:
@@ -86,8 +112,14 @@ async def running(
                     yield engine, (host, port)
                 finally:
                     engine.parked.close()
-                    timers.cancel()
-                    checks.cancel()
+                    for task in (timers, renewal, checks):
+                        task.cancel()
+
+
+def _files() -> int:
+    """How many files this process may open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def _allow_open_files() -> None:

@@ -75,7 +75,7 @@ async def test_cancelling_answers_the_parked_and_ends_within_two_seconds(tmp_pat
 async def test_a_client_that_goes_away_leaves_no_parked_query_behind(tmp_path):
     async with running(("127.0.0.1", 0), tmp_path, node="n1") as (engine, (host, port)):
         reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /v1/kv/a?index=99999&wait=5m HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /v1/kv/a?index=99999&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await parked(engine, 1)
         writer.close()
         await writer.wait_closed()
@@ -127,7 +127,7 @@ async def test_keep_alive_serves_many_requests_and_pipelined_ones(tmp_path):
     async with embedded_registry(tmp_path) as address:
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1" * 3)
+        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1" * 3)
         for _ in range(3):
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
@@ -139,7 +139,7 @@ async def test_what_is_too_large_is_refused_and_the_next_request_is_served(tmp_p
     async with embedded_registry(tmp_path) as address, Registry(address) as registry:
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n\r\n")
+        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6000000\r\n\r\n")
         for _ in range(60):
             writer.write(b"x" * 100_000)
             await writer.drain()
@@ -152,7 +152,7 @@ async def test_bytes_that_are_no_utf8_in_a_path_are_refused(tmp_path):
     async with embedded_registry(tmp_path) as address:
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /v1/kv/%FF HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /v1/kv/%FF HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
         writer.close()
 
@@ -173,7 +173,7 @@ async def test_a_body_far_over_the_cap_is_refused_before_it_is_sent(tmp_path):
     async with embedded_registry(tmp_path) as address:
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n")
+        writer.write(b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99000000\r\n\r\n")
         async with asyncio.timeout(5):
             answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 413")
@@ -186,7 +186,7 @@ async def test_a_name_that_a_client_chose_cannot_add_a_header_to_the_answer(tmp_
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         path = b"/v1/agent/health/service/id/x%0d%0aEvil:%20yes"
-        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head = (await reader.read()).partition(b"\r\n\r\n")[0]
         assert b"Evil: yes" in head
         assert b"\nEvil" not in head
@@ -198,6 +198,8 @@ async def test_a_proxy_may_send_the_whole_address(tmp_path):
         await registry.put("a", b"1")
         host, port = address.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET http://registry:8500/v1/kv/a?raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(
+            b"GET http://registry:8500/v1/kv/a?raw HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         assert (await reader.read()).endswith(b"\r\n\r\n1")
         writer.close()

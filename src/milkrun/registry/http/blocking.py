@@ -17,7 +17,6 @@ from milkrun.registry.refusal import Refused
 DEFAULT_WAIT_S = 300.0
 WAIT_S_AT_MOST = 600.0
 JITTER = 1 / 16
-WATCHERS_AT_MOST = 20_000
 
 
 async def answer(
@@ -45,9 +44,9 @@ async def answer(
 
 async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> News:
     """Waits for a change, the time, the registry's end, or that the client says no more."""
-    if len(engine.parked) >= WATCHERS_AT_MOST:
-        raise Refused(429, f"Too many blocking queries: {WATCHERS_AT_MOST} wait already")
-    with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER)) as waiter:
+    if refusal := engine.parked.refusal(request.peer):
+        raise Refused(429, refusal)
+    with engine.parked.waiting(topic, wait_s * (1 + random.random() * JITTER), request.peer) as waiter:
         request.on_leave(lambda: go_on(waiter, News(Woken.GONE)))
         return await waiter
 

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_never, cast
 
-import msgspec
 import structlog
 
+from milkrun.registry.http.hosts import Hosts
+from milkrun.registry.http.limits import Limits
 from milkrun.registry.http.message import BODY_BYTES_AT_MOST, Reply, Request, encoded
 from milkrun.registry.http.reading import Phase, Reader
 from milkrun.registry.refusal import Refused
@@ -25,20 +26,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 App = Callable[[Request], Coroutine[Any, Any, Reply]]
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """How long each part of a conversation may take, and how many connections an address may hold."""
-
-    head_s: float = 5.0
-    message_s: float = 60.0
-    idle_s: float = 900.0
-    """Longer than any blocking query: a kept connection is not closed under its next request."""
-    stalled_s: float = 30.0
-    """A client that reads nothing of its replies for so long is cut off."""
-    linger_s: float = 2.0
-    """A refused client that is still sending is heard for so long, so that it can read the refusal."""
-    per_address: int = 8192
-
-
 class Clock:
     """The time and the date header, good to a tick: no request asks the system."""
 
@@ -47,36 +34,39 @@ class Clock:
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection. `made` says whether it may stay, `lost` is told that it is gone."""
+    """A client's connection. `made` is told of it and may refuse it or cut it off, `lost` that it is gone."""
 
     def __init__(
         self,
         app: App,
         clock: Clock,
         limits: Limits,
-        made: Callable[[Connection], bool],
+        hosts: Hosts | None,
+        *,
+        made: Callable[[Connection], None],
         lost: Callable[[Connection], None],
     ) -> None:
         self._app, self._clock, self._limits, self._made, self._lost = app, clock, limits, made, lost
+        self._hosts = hosts
         self._reader = Reader()
         self.peer = ""
         self._began = 0
         self._since = clock.now
         self._current: Request | None = None
-        self._choked = self._paused = self._lingers = False
+        self._choked = self._paused = self._lingers = self._half_closes = False
         self._unsent = 0
 
     # The transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is counted, or refused when its address holds too many."""
+        """The connection is counted, and refused when there are too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
-        self._reader = Reader(self.peer)
-        if not self._made(self):
-            self._refuse(Refused(429, "Your IP is issuing too many concurrent connections"))
+        self._half_closes = self._transport.can_write_eof()
+        self._reader = Reader(self.peer, self._hosts)
+        self._made(self)
 
     def data_received(self, data: bytes) -> None:
         """The requests in `data` are answered, or wait for their turn."""
@@ -89,8 +79,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """What was asked is still answered; a query that waits for news is answered as it stands."""
-        if self._lingers or not (self._current or self._reader.requests):
-            return False
+        if self._lingers or not (self._current or self._reader.requests) or not self._half_closes:
+            return False  # also under TLS, where the end of what is read is the end of the connection
         self._reader.phase = Phase.NOTHING
         if self._current:
             self._current.leave()
@@ -187,10 +177,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(encoded(reply, self._clock.date, last=True, keep=False) + reply.body)
         self._end(linger=True)
 
-    def _refuse(self, refusal: Refused) -> None:
-        self._reader.refuse(refusal)
-        self._next()
-
     def _end(self, *, linger: bool) -> None:
         """Nothing more is said. A client that may still be sending is heard for a while, or it sees a reset."""
         self._reader.requests.clear()
@@ -198,11 +184,17 @@ class Connection(asyncio.Protocol):
         if linger:
             self._lingers = True
             self._since = self._clock.now
-            self._transport.write_eof()
+            if self._half_closes:
+                self._transport.write_eof()
         else:
             self._transport.close()
 
     # The listener's calls
+
+    def refuse(self, refusal: Refused) -> None:
+        """The connection ends with this refusal, after the replies to what was asked before."""
+        self._reader.refuse(refusal)
+        self._next()
 
     def finish(self) -> None:
         """The connection closes, after the replies that its client waits for."""
@@ -231,7 +223,7 @@ class Connection(asyncio.Protocol):
         match self._reader.phase:
             case Phase.HEAD | Phase.BODY as phase:
                 if past_s > (limits.head_s if phase is Phase.HEAD else limits.message_s):
-                    self._refuse(Refused(408, "Request Timeout"))
+                    self.refuse(Refused(408, "Request Timeout"))
             case Phase.IDLE:
                 if past_s > limits.idle_s and self._current is None:
                     self._transport.close()

@@ -11,12 +11,18 @@ from enum import Enum, auto
 
 import httptools
 
+from milkrun.registry.http.hosts import Hosts, from_elsewhere
 from milkrun.registry.http.message import BODY_BYTES_AT_MOST, DRAINED_BYTES_AT_MOST, Request, body_cap
 from milkrun.registry.refusal import Refused
 
 HEAD_BYTES_AT_MOST = 16 * 1024
 _LINE_BYTES = 4
-_NOTICED = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect", b"upgrade"})
+_NOTICED = frozenset(
+    {
+        *(b"host", b"origin", b"sec-fetch-site"),
+        *(b"content-length", b"transfer-encoding", b"expect", b"upgrade"),
+    }
+)
 
 
 class Phase(Enum):
@@ -33,12 +39,13 @@ class Reader:
     """`requests` are those that are read and not yet taken; a refusal is the last one.
 
     `began` counts the requests that have begun. `owes_continue` is set when the client waits to hear that its
-    body is wanted.
+    body is wanted. Without `hosts` every Host header is taken.
     """
 
-    def __init__(self, peer: str = "") -> None:
+    def __init__(self, peer: str = "", hosts: Hosts | None = None) -> None:
         self._parser = httptools.HttpRequestParser(_Callbacks(self))
         self._peer = peer
+        self._hosts = hosts
         self.phase = Phase.IDLE
         self.began = 0
         self.requests: deque[Request | Refused] = deque()
@@ -115,7 +122,12 @@ class Reader:
         self._old = version == "1.0"
         if b"host" not in found and not self._old:
             raise self._stop(400, "Bad Request: missing required Host header")
-        if len(found) > (b"host" in found):
+        host = found.get(b"host")
+        if host is not None and self._hosts and not self._hosts.has(host):
+            raise self._stop(421, _misdirected(host))
+        if len(found) > (host is not None):
+            if from_elsewhere(self._parser.get_method(), found):
+                raise self._stop(403, "Forbidden: a page of another origin may not write here")
             self._expect_body(found)
 
     def body(self, part: bytes) -> None:
@@ -183,6 +195,11 @@ class _Callbacks:
         self.on_headers_complete = reader.head_done
         self.on_body = reader.body
         self.on_message_complete = reader.done
+
+
+def _misdirected(host: bytes) -> str:
+    shown = ascii(host[:80].decode("latin-1"))
+    return f"Misdirected Request: this registry is not {shown}; `--allow-host` gives it more names"
 
 
 def _head_too_large() -> Refused:

@@ -11,8 +11,8 @@ import pytest
 import uvloop
 
 from milkrun.registry.http.connections import Connections, listening
+from milkrun.registry.http.limits import Limits
 from milkrun.registry.http.message import Reply, Request
-from milkrun.registry.http.protocol import Limits
 
 
 def pytest_asyncio_loop_factories(config, item):

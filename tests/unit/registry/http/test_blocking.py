@@ -9,6 +9,7 @@ from milkrun.registry.engine import Engine
 from milkrun.registry.http import blocking
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.nouns import Node
+from milkrun.registry.parked import Parked
 from milkrun.registry.refusal import Refused
 from milkrun.registry.storage import Storage
 
@@ -100,8 +101,8 @@ async def test_a_client_that_says_no_more_is_answered_as_things_stand(engine):
     assert len(engine.parked) == 0
 
 
-async def test_so_many_wait_and_no_more(engine, monkeypatch):
-    monkeypatch.setattr(blocking, "WATCHERS_AT_MOST", 2)
+async def test_so_many_wait_and_no_more(engine):
+    engine.parked = Parked(in_all=2)
     watchers = Watchers(engine)
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(watchers.ask(watching())) for _ in range(2)]
