@@ -1,10 +1,12 @@
 """The rows on the disk: SQLite, one connection, write-ahead log, every commit synced before it counts.
 
 A commit appends one record to a log table, which touches two pages however many rows it has; rows changed in
-place would touch a page each. When the log has grown it is folded into the rows, in one transaction.
+place would touch a page each. A log that has grown is folded into the rows, with each commit a step, so that no
+writer waits for all of it.
 
 `synchronous=FULL` and one single connection are not tuning: the first makes a commit durable, the second
-keeps clear of SQLite's WAL-reset fault (3.7.0 to 3.51.2), which needs two.
+keeps clear of SQLite's WAL-reset fault (3.7.0 to 3.51.2), which needs two. Checkpoints are asked for here, because
+SQLite passes over the errors of those that it makes by itself, and a failed sync has to end the process.
 """
 
 from __future__ import annotations
@@ -21,15 +23,31 @@ import msgspec
 
 from milkrun.errors import Conflict, InputRefused, MilkrunError, StorageFailed
 from milkrun.registry.ledger import Row
+from milkrun.registry.unfolded import Unfolded
 
 FOLDED_AT_BYTES = 512 * 1024
+STEP_ROWS, STEP_ROWS_AT_MOST = 256, 2048
+STEP_BYTES = 512 * 1024
+CHECKPOINTED_AT_PAGES = 500
+"""About so many pages in the write-ahead log are copied to their places at once: a few milliseconds of a writer."""
 
 _FORMAT = 2
 _INDEX: Row = ("meta", "index")
 _PAGES_AT_MOST = 2**32 - 2
+_PAGE_BYTES = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[str, str, bytes | None]]).decode
+
+_FILE = "registry.db"
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_TABLES = (
+    "BEGIN IMMEDIATE",
+    "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, body BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, body BLOB)",
+    f"PRAGMA user_version = {_FORMAT}",
+    "COMMIT",
+)
 
 
 class DiskFull(MilkrunError):
@@ -46,40 +64,41 @@ class Storage:
         self._pages_at_most = pages_at_most
         self._lock: int | None = None
         self._db: sqlite3.Connection | None = None
-        self._logged: dict[Row, bytes | None] = {}
-        self._log_bytes = 0
+        self._unfolded = Unfolded()
+        self._pages_in_wal = 0
 
     def __enter__(self) -> Self:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.chmod(0o700)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageFailed(
-                f"the data directory {self.folder} cannot be used: {error.strerror}",
-                remedy="choose another one with --data DIR",
-            ) from error
-        try:
+            _make(self.folder)
+            self._lock = os.open(self.folder / "lock", _CREATE, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(os.open(self.folder / _FILE, _CREATE, 0o600))
+            self._open()
         except BlockingIOError as error:
-            os.close(self._lock)
+            self.__exit__()
             raise Conflict(
                 f"another registry already uses the data directory {self.folder}",
                 remedy="stop it (`milkrun down`), or give this one its own with --data DIR",
             ) from error
-        try:
-            self._db = self._open()
+        except OSError as error:
+            self.__exit__()
+            raise StorageFailed(
+                f"the data directory {self.folder} cannot be used: {error.strerror}",
+                remedy="choose another one with --data DIR",
+            ) from error
         except BaseException:
-            os.close(self._lock)
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._db is not None:
+        db, self._db = self._db, None
+        if db is not None:
             with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-        if self._lock is not None:
-            os.close(self._lock)
+                db.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     @property
     def index(self) -> int:
@@ -100,9 +119,9 @@ class Storage:
         for kind, key, body in self._connection.execute(
             "SELECT kind, key, body FROM rows WHERE kind <> 'meta'"
         ):
-            if (kind, key) not in self._logged:
+            if (kind, key) not in self._unfolded:
                 yield kind, body
-        for (kind, _), body in self._logged.items():
+        for (kind, _), body in self._unfolded.items():
             if body is not None and kind != "meta":
                 yield kind, body
 
@@ -115,39 +134,52 @@ class Storage:
         self._append({**rows, _INDEX: str(index).encode()})
 
     def _body(self, row: Row) -> bytes | None:
-        if row in self._logged:
-            return self._logged[row]
+        if row in self._unfolded:
+            return self._unfolded[row]
         found = self._connection.execute("SELECT body FROM rows WHERE kind = ? AND key = ?", row).fetchone()
         return bytes(found[0]) if found else None
 
     def _append(self, rows: Mapping[Row, bytes | None]) -> None:
         record = _encode([(*row, body) for row, body in rows.items()])
         with self._all_or_nothing():
-            self._connection.execute("INSERT INTO log (body) VALUES (?)", (record,))
-        self._logged.update(rows)
-        self._log_bytes += len(record)
-        if self._log_bytes > FOLDED_AT_BYTES:
-            with contextlib.suppress(DiskFull):  # the log holds it all: the next commit tries again
-                self._fold()
+            cursor = self._connection.execute("INSERT INTO log (body) VALUES (?)", (record,))
+        self._unfolded.add(cursor.lastrowid or 0, rows, len(record))
+        self._pages_in_wal += 2 + len(record) // _PAGE_BYTES
+        # Without room for these two the log holds it all, and the next commit tries again.
+        if self._unfolded.size > FOLDED_AT_BYTES:
+            with contextlib.suppress(DiskFull):
+                # More than came in, so that the log shrinks.
+                self._fold(
+                    min(STEP_ROWS_AT_MOST, max(STEP_ROWS, 2 * len(rows))), 2 * len(record) + STEP_BYTES
+                )
+        if self._pages_in_wal > CHECKPOINTED_AT_PAGES:
+            with contextlib.suppress(DiskFull):
+                self._checkpoint("PASSIVE")
 
-    def _fold(self) -> None:
-        """What the log holds is in the rows, and the log is empty."""
-        rows = sorted(self._logged.items())
+    def _fold(self, rows_at_most: int, bytes_at_most: int) -> None:
+        """The oldest rows of the log are in their places."""
+        step = self._unfolded.next(rows_at_most, bytes_at_most)
         with self._all_or_nothing():
             db = self._connection
             db.execute("BEGIN IMMEDIATE")
-            db.execute("DELETE FROM log")
+            db.execute("DELETE FROM log WHERE place <= ?", (step.emptied,))
             db.executemany(
                 "INSERT OR REPLACE INTO rows (kind, key, body) VALUES (?, ?, ?)",
-                [(*row, body) for row, body in rows if body is not None],
+                [(*row, body) for row, body in step.rows if body is not None],
             )
             db.executemany(
                 "DELETE FROM rows WHERE kind = ? AND key = ?",
-                [row for row, body in rows if body is None],
+                [row for row, body in step.rows if body is None],
             )
             db.execute("COMMIT")
-        self._logged = {}
-        self._log_bytes = 0
+        self._unfolded.done(step)
+        self._pages_in_wal += len(step.rows) + 2
+
+    def _checkpoint(self, how: str) -> None:
+        """What the write-ahead log holds is synced in its place, and the log is written from its start again."""
+        self._pages_in_wal = 0
+        with self._all_or_nothing():
+            self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -168,14 +200,14 @@ class Storage:
                 remedy="make room there; reads go on, writes are taken again as soon as they fit",
             ) from error
 
-    def _open(self) -> sqlite3.Connection:
-        path = self.folder / "registry.db"
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    def _open(self) -> None:
+        path = self.folder / _FILE
         try:
-            db = sqlite3.connect(path, isolation_level=None)
+            self._db = db = sqlite3.connect(path, isolation_level=None)
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA wal_autocheckpoint = 0")
             db.execute(f"PRAGMA max_page_count = {self._pages_at_most:d}")
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, 1, _FORMAT):
@@ -183,20 +215,20 @@ class Storage:
                     f"{path} was written by a newer milkrun (format {found})",
                     remedy="start that version, or choose another data directory with --data DIR",
                 )
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, body BLOB, PRIMARY KEY (kind, key))"
-                " WITHOUT ROWID"
-            )
-            db.execute("CREATE TABLE IF NOT EXISTS log (place INTEGER PRIMARY KEY, body BLOB)")
-            db.execute(f"PRAGMA user_version = {_FORMAT}")
-            for (record,) in db.execute("SELECT body FROM log ORDER BY place"):
-                self._log_bytes += len(record)
-                self._logged.update(((kind, key), body) for kind, key, body in _decode(record))
-        except sqlite3.Error as error:
+            if found != _FORMAT:  # else nothing is written: a full disk can still be opened and read
+                for statement in _TABLES:
+                    db.execute(statement)
+            # A process that was killed may have left what was written and never synced, or what a failed sync
+            # left in the system's cache alone. Before anybody sees it, it is written once more, and synced.
+            with contextlib.suppress(DiskFull):
+                self._checkpoint("TRUNCATE")
+            for place, record in db.execute("SELECT place, body FROM log ORDER BY place"):
+                rows = {(kind, key): body for kind, key, body in _decode(record)}
+                self._unfolded.add(place, rows, len(record))
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
             raise self._failed(error) from error
-        return db
 
-    def _failed(self, error: sqlite3.Error) -> StorageFailed:
+    def _failed(self, error: Exception) -> StorageFailed:
         return StorageFailed(
             f"the registry's data in {self.folder} cannot be written or read: {error}",
             remedy="check the disk (dmesg, df), then start it again: it recovers all that it acknowledged",
@@ -207,3 +239,17 @@ class Storage:
         if self._db is None:
             raise RuntimeError("use `with Storage(...)`")
         return self._db
+
+
+def _make(folder: Path) -> None:
+    """The folder is there, for its owner alone, and a power cut does not take it away."""
+    missing = [each for each in folder.parents if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for each in [folder, *missing]:
+        with contextlib.suppress(PermissionError):  # a folder above that we may not read was there before us
+            parent = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(parent)
+            finally:
+                os.close(parent)
