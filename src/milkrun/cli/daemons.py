@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +12,16 @@ from milkrun.cli.place import Place
 from milkrun.cli.snapshot import snapshot
 from milkrun.errors import NotFound, UsageError
 
+if TYPE_CHECKING:
+    from milkrun.registry.http.tls import TlsFiles
+
 _registry = click.option("--registry", default="", help="The registry's address.")
 _state = click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where it keeps what it must remember (default: in the environment's folder).",
 )
+_file = click.Path(dir_okay=False, path_type=Path)
 _host = click.option("--host", default="", help="This machine's name (default: what the system says).")
 
 
@@ -30,6 +35,17 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
         "this is no environment, so there is no place to keep state in",
         remedy="name one with --state DIR (registry: --data DIR), or run it in the environment's folder",
     )
+
+
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
+    """The files of a registry that speaks HTTPS; None when it speaks HTTP."""
+    from milkrun.registry.http.tls import TlsFiles
+
+    if cert and key:
+        return TlsFiles(cert.absolute(), key.absolute(), ca and ca.absolute())
+    if cert or key or ca:
+        raise UsageError("TLS takes a certificate and its key", remedy="give both --tls-cert and --tls-key")
+    return None
 
 
 @click.group(invoke_without_command=True)
@@ -51,6 +67,17 @@ def _state_dir(place: Place, given: Path | None, name: str) -> Path:
     default=True,
     help="Whether a flapping check must be calm for a minute before it counts as better.",
 )
+@click.option("--tls-cert", type=_file, help="Speak HTTPS, and show the certificate of this PEM file.")
+@click.option("--tls-key", type=_file, help="The certificate's private key.")
+@click.option(
+    "--tls-ca", type=_file, help="Take only clients with a certificate that one of this file signed."
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name that it answers to, besides localhost, addresses, its own and *.consul; repeatable.",
+)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Its data folder.")
 @click.option("--host", default="", help="Its node's name (default: what the system says).")
 @click.pass_context
@@ -62,6 +89,10 @@ def registry(
     srv_weight_scale: int | None,
     check_allow: tuple[str, ...],
     check_damping: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    allow_host: tuple[str, ...],
     data: Path | None,
     host: str,
 ) -> None:
@@ -85,6 +116,7 @@ def registry(
     scale = srv_weight_scale or settings.srv_weight_scale
     node = host or daemon.this_host()
     allowed = parse(check_allow)
+    tls = _tls(tls_cert, tls_key, tls_ca)
 
     async def body(handover: asyncio.Event) -> None:
         served = serve(
@@ -95,6 +127,8 @@ def registry(
             srv_weight_scale=scale,
             check_allow=allowed,
             damping=Damping() if check_damping else None,
+            tls=tls,
+            allow_hosts=allow_host,
         )
         await daemon.ends_at_handover(handover, served)
 

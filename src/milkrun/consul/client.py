@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import re
-import ssl
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -16,6 +15,7 @@ import msgspec
 
 from milkrun.consul import wire
 from milkrun.consul.silence import why
+from milkrun.consul.tls import Tls, switch
 from milkrun.errors import InputRefused, RegistryRefused, RegistryUnreachable
 from milkrun.model import ServiceName
 
@@ -33,15 +33,20 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str = "http://127.0.0.1:8500"
     token: str = ""
-    ca_file: str = ""
+    tls: Tls = Tls()
 
     @classmethod
     def from_environment(cls, url: str = "") -> Self:
-        """The address that Consul's own variables give; `url`, when not empty, wins over CONSUL_HTTP_ADDR."""
+        """The address that Consul's own variables give; `url`, when not empty, wins over CONSUL_HTTP_ADDR.
+
+        Where CONSUL_HTTP_SSL asks for TLS there is no going back to `http://`, as in Consul's own tools.
+        """
         text = url or os.environ.get("CONSUL_HTTP_ADDR", "") or "127.0.0.1:8500"
-        secure = os.environ.get("CONSUL_HTTP_SSL", "") in ("1", "true")
+        secure = switch("CONSUL_HTTP_SSL")
         if "://" not in text:
-            text = f"{'https' if secure else 'http'}://{text}"
+            text = f"http://{text}"
+        if secure and text.startswith("http://"):
+            text = "https://" + text.removeprefix("http://")
         try:
             parts = urlsplit(text)
             good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -54,11 +59,16 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             url=text.rstrip("/"),
             token=os.environ.get("CONSUL_HTTP_TOKEN", ""),
-            ca_file=os.environ.get("CONSUL_CACERT", ""),
+            tls=Tls.from_environment(),
         )
 
     def __repr__(self) -> str:
         return f"Address({self.url})"
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken to by TLS."""
+        return urlsplit(self.url).scheme == "https"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,9 +93,11 @@ class Registry:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._http: aiohttp.ClientSession | None = None
+        self._name = ""
 
     async def __aenter__(self) -> Self:
-        tls = ssl.create_default_context(cafile=self.address.ca_file or None)
+        tls = self.address.tls.context() if self.address.secure else True
+        self._name = self.address.tls.server_name if self.address.secure else ""
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
             headers={"X-Consul-Token": self.address.token} if self.address.token else {},
@@ -118,12 +130,18 @@ class Registry:
         try:
             async with asyncio.timeout(wait_s):
                 async with self._http.request(
-                    method, self.address.url + path, params=params, data=body, allow_redirects=False
+                    method,
+                    self.address.url + path,
+                    params=params,
+                    data=body,
+                    allow_redirects=False,
+                    server_hostname=self._name or None,
                 ) as reply:
                     data = await self._bounded(reply)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            tls = self.address.tls if self.address.secure else None
             raise RegistryUnreachable(
-                f"the registry at {self.address.url} does not answer ({why(error, wait_s)})",
+                f"the registry at {self.address.url} does not answer ({why(error, wait_s, tls)})",
                 remedy="start it with `milkrun up` or `milkrun registry`, or set CONSUL_HTTP_ADDR",
             ) from error
         if reply.status not in accept:

@@ -54,7 +54,7 @@ async def test_nobody_listens(host: str) -> None:
     ("says", "why"),
     [
         (None, "no answer in 0.2 s"),
-        (b"", "it closed the connection without an answer"),
+        (b"", "it closed the connection without an answer; is it https:// instead of http://?"),
         (b"220 mail.example ESMTP\r\n", "what answers there does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the connection broke within the answer"),
     ],
