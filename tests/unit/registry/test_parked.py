@@ -62,3 +62,17 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind():
         task.cancel()
     assert len(parked) == 0
     assert not parked._waiters
+
+
+async def test_so_many_wait_in_all_and_of_one_address():
+    parked = Parked(in_all=3, per_address=2)
+    with parked.waiting("t", 60, "a"):
+        assert parked.refusal("a") == ""
+        with parked.waiting("t", 60, "a"):
+            assert "2 of your address wait already" in parked.refusal("a")
+            assert parked.refusal("b") == ""
+            with parked.waiting("t", 60, "b"):
+                assert "3 wait already" in parked.refusal("b")
+            assert parked.refusal("b") == ""
+        assert parked.refusal("a") == ""
+    assert not parked._by_address
