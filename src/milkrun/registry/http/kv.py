@@ -5,6 +5,7 @@ from __future__ import annotations
 from milkrun.registry import commands, topics
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.blocking import answer
+from milkrun.registry.http.limits import check_key
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.refusal import Refused
@@ -38,7 +39,7 @@ async def read(engine: Engine, request: Request) -> Reply:
 
 async def write(engine: Engine, request: Request) -> Reply:
     """Sets a key: plainly, by its ModifyIndex (`cas`), or taking or leaving its lock."""
-    key = _key(request)
+    key = check_key(_key(request))
     if not request.query:
         await engine.submit(commands.KvPut(key, await request.body("kv_max_value_size")))
         return Reply.encoded(_TRUE)

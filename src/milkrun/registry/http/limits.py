@@ -6,6 +6,9 @@ from typing import Self
 
 import msgspec
 
+from milkrun.registry.refusal import Refused
+
+KEY_CHARACTERS_AT_MOST = 8_192
 OWN_FILES_AT_LEAST = 256
 """Files that no client gets: the disk's, the checks' and the DNS server's connections."""
 
@@ -41,3 +44,10 @@ class Limits(msgspec.Struct, frozen=True):
             watchers=min(most.watchers, connections * 3 // 4),
             watchers_per_address=min(most.watchers_per_address, per_address * 3 // 4),
         )
+
+
+def check_key(key: str) -> str:
+    """The key, when it is not too long to be asked for again: it has to fit into a request's head."""
+    if len(key) > KEY_CHARACTERS_AT_MOST:
+        raise Refused(413, f"Key too long: {len(key)} characters, at most {KEY_CHARACTERS_AT_MOST}")
+    return key

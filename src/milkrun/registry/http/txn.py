@@ -12,6 +12,7 @@ from milkrun.registry.commands import AnyOp, CheckOp, NodeOp, ServiceOp, TxnOp
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.bodies import ServiceBody, fold, folded, service_of
 from milkrun.registry.http.catalog import CheckRow, check_row
+from milkrun.registry.http.limits import check_key
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.nouns import Node
@@ -131,7 +132,7 @@ def _kv(kv: _KvOp) -> TxnOp:
         value = base64.b64decode(kv.value, validate=True)
     except binascii.Error as error:
         raise Refused(400, f"Failed to parse body: illegal base64 data in the value of {kv.key!r}") from error
-    return TxnOp(verb=kv.verb, key=kv.key, value=value, flags=kv.flags, index=kv.index, session=kv.session)
+    return TxnOp(verb=kv.verb, key=check_key(kv.key), value=value, flags=kv.flags, index=kv.index, session=kv.session)
 
 
 ROUTES = (Route("PUT", "/v1/txn", run, "key", "write"),)
