@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from milkrun.consul import Address, Registry
 from milkrun.consul.tls import Tls
 from milkrun.errors import InputRefused, RegistryUnreachable
 from milkrun.registry.http import tls as registry_tls
+from milkrun.registry.http.connections import Connections, listening
+from milkrun.registry.http.limits import Limits
+from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.tls import TlsFiles
 from milkrun.registry.server import running
 
@@ -131,6 +135,45 @@ async def test_with_an_authority_only_its_clients_come_in(tmp_path, authority, s
         assert "does not take the certificate" in await unreachable(url, showing(theirs))
         late = authority.pair("me", expired=True)
         assert "does not take the certificate" in await unreachable(url, showing(late))
+
+
+# Clients that take their time
+
+
+@asynccontextmanager
+async def hasty(files: TlsFiles) -> AsyncIterator[tuple[Connections, int]]:
+    """A listener with little patience, and its port."""
+
+    async def app(_: Request) -> Reply:
+        return Reply()
+
+    limits = Limits(head_s=0.2, idle_s=0.2, linger_s=0.2)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        async with listening(app, listener, limits=limits, tick_s=0.02, tls=files.context()) as connections:
+            yield connections, listener.getsockname()[1]
+
+
+async def test_who_begins_no_handshake_is_cut_off(authority):
+    async with hasty(authority.pair(*HERE).shown()) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_who_does_not_say_goodbye_is_cut_off(authority):
+    context = Tls(ca_file=authority.file).context()
+    async with hasty(authority.pair(*HERE).shown()) as (connections, port):
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            client = await asyncio.to_thread(context.wrap_socket, plain, server_hostname="localhost")
+            async with asyncio.timeout(20):
+                while not len(connections):
+                    await asyncio.sleep(0.01)
+                while len(connections):
+                    await asyncio.sleep(0.01)
+            client.close()
 
 
 # Certificates that change
