@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milkrun.cli import terminal
-from milkrun.errors import NotFound
+from milkrun.errors import NotFound, UsageError
 from milkrun.settings.text import typed
 
 if TYPE_CHECKING:
@@ -45,6 +45,17 @@ class Place:
                 raise
             return None
 
+    def state_dir(self, given: Path | None, name: str) -> Path:
+        """Where a part keeps its state: `given`, or its place in the environment."""
+        if given:
+            return given.absolute()
+        if folder := self.folder_if_any():
+            return folder.state / name
+        raise UsageError(
+            "this is no environment, so there is no place to keep state in",
+            remedy="name one with --state DIR (registry: --data DIR), or run it in the environment's folder",
+        )
+
     def environment(self) -> Environment | None:
         """What milkrun.toml says, or what runs was started with while it is wrong; None in no environment.
 
@@ -59,9 +70,17 @@ class Place:
         return self._environment
 
     def address(self, url: str = "") -> Address:
-        """Where the registry is: `url`, else CONSUL_HTTP_ADDR, else milkrun.toml's, else port 8500."""
+        """Where the registry is: `url`, else CONSUL_HTTP_ADDR, else milkrun.toml's, else port 8500.
+
+        The environment's own token goes to the environment's own registry only.
+        """
         from milkrun.consul import Address
 
-        if not url and not os.environ.get("CONSUL_HTTP_ADDR") and (environment := self.environment()):
-            url = f"http://{environment.registry.http}"
-        return Address.from_environment(url)
+        given = url or os.environ.get("CONSUL_HTTP_ADDR", "")
+        folder = self.folder_if_any()
+        if folder is None or (environment := self.environment()) is None:
+            return Address.from_environment(url)
+        own = f"http://{environment.registry.http}"
+        if given and own not in (given.rstrip("/"), f"http://{given}"):
+            return Address.from_environment(url)
+        return Address.from_environment(own, token_file=folder.token_file)

@@ -24,7 +24,7 @@ COMMANDS = {
     "logs": ("logs", "The logs of instances and parts."),
     "load": ("load", "Send requests on schedule and account for each one."),
     "doctor": ("doctor", "Check this machine and environment."),
-    "registry": ("daemons", "Run the registry."),
+    "registry": ("registry", "Run the registry."),
     "agent": ("daemons", "Run the agent of this host."),
     "router": ("daemons", "Run one load balancer."),
     "gitsync": ("daemons", "Carry commits into the registry."),

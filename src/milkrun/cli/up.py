@@ -87,10 +87,11 @@ def _detached(folder: Folder) -> None:
     _relayed(log, start)
     if not ready:
         raise click.exceptions.Exit(child.returncode or 1)
-    from milkrun.consul import Address, Registry
+    from milkrun.consul import Registry
+    from milkrun.up.run import address
 
     async def facts() -> Facts:
-        async with Registry(Address(url=f"http://{folder.load_environment().registry.http}")) as registry:
+        async with Registry(address(folder, folder.load_environment())) as registry:
             return await read(registry)
 
     terminal.show(_summary(folder, asyncio.run(facts())))

@@ -7,6 +7,7 @@ import base64
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -36,8 +37,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls = Tls()
 
     @classmethod
-    def from_environment(cls, url: str = "") -> Self:
+    def from_environment(cls, url: str = "", *, token_file: Path | None = None) -> Self:
         """The address that Consul's own variables give; `url`, when not empty, wins over CONSUL_HTTP_ADDR.
+
+        The token is CONSUL_HTTP_TOKEN, else that of CONSUL_HTTP_TOKEN_FILE, else, if it is there, `token_file`'s.
 
         Where CONSUL_HTTP_SSL asks for TLS there is no going back to `http://`, as in Consul's own tools.
         """
@@ -58,7 +61,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             )
         return cls(
             url=text.rstrip("/"),
-            token=os.environ.get("CONSUL_HTTP_TOKEN", ""),
+            token=_token(token_file),
             tls=Tls.from_environment(),
         )
 
@@ -69,6 +72,25 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def secure(self) -> bool:
         """Whether it is spoken to by TLS."""
         return urlsplit(self.url).scheme == "https"
+
+
+def _token(otherwise: Path | None) -> str:
+    """The token of the variables, or of the file. Raises InputRefused for a file that should be there and is not."""
+    if token := os.environ.get("CONSUL_HTTP_TOKEN", ""):
+        return token
+    named = os.environ.get("CONSUL_HTTP_TOKEN_FILE", "")
+    file = Path(named) if named else otherwise
+    if file is None:
+        return ""
+    try:
+        return file.read_text("ascii").strip()
+    except FileNotFoundError as error:
+        if not named:
+            return ""
+        raise InputRefused("CONSUL_HTTP_TOKEN_FILE names it, but it is not there", file=named) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise InputRefused(f"the registry's token cannot be read: {why}", file=str(file)) from error
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from milkrun.registry.access.tokens import Policy, Token
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
 from milkrun.registry.snapshot import Contents
@@ -15,7 +16,11 @@ class Command(msgspec.Struct, frozen=True):
     """One change, applied whole or not at all."""
 
 
-class KvPut(Command, frozen=True):
+class KvCommand(Command, frozen=True):
+    """A change of one key, or of those below a prefix."""
+
+
+class KvPut(KvCommand, frozen=True):
     """Sets a key. True."""
 
     key: str
@@ -23,7 +28,7 @@ class KvPut(Command, frozen=True):
     flags: int = 0
 
 
-class KvCas(Command, frozen=True):
+class KvCas(KvCommand, frozen=True):
     """Sets a key if its ModifyIndex is `index` (0: if it is not there). Whether it did."""
 
     key: str
@@ -32,7 +37,7 @@ class KvCas(Command, frozen=True):
     index: int
 
 
-class KvLock(Command, frozen=True):
+class KvLock(KvCommand, frozen=True):
     """Sets a key and holds it for the session. Whether it did."""
 
     key: str
@@ -41,7 +46,7 @@ class KvLock(Command, frozen=True):
     session: str
 
 
-class KvUnlock(Command, frozen=True):
+class KvUnlock(KvCommand, frozen=True):
     """Sets a key that the session holds, and lets go of it. Whether it did."""
 
     key: str
@@ -50,20 +55,20 @@ class KvUnlock(Command, frozen=True):
     session: str
 
 
-class KvDelete(Command, frozen=True):
+class KvDelete(KvCommand, frozen=True):
     """Deletes a key. True."""
 
     key: str
 
 
-class KvDeleteCas(Command, frozen=True):
+class KvDeleteCas(KvCommand, frozen=True):
     """Deletes a key if its ModifyIndex is `index`. Whether it is gone."""
 
     key: str
     index: int
 
 
-class KvDeleteTree(Command, frozen=True):
+class KvDeleteTree(KvCommand, frozen=True):
     """Deletes every key that starts with `prefix`. True."""
 
     prefix: str
@@ -216,6 +221,30 @@ class DestroySession(Command, frozen=True):
     """Ends a session; it need not be there. True."""
 
     session_id: str
+
+
+class PutToken(Command, frozen=True):
+    """Makes a token, or changes it. The token as it is kept."""
+
+    token: Token
+
+
+class DropToken(Command, frozen=True):
+    """Deletes a token; it need not be there. True."""
+
+    accessor: str
+
+
+class PutPolicy(Command, frozen=True):
+    """Makes a policy, or changes it. The policy as it is kept."""
+
+    policy: Policy
+
+
+class DropPolicy(Command, frozen=True):
+    """Deletes a policy; it need not be there. True."""
+
+    policy_id: str
 
 
 class Announce(Command, frozen=True):

@@ -15,6 +15,8 @@ import structlog
 
 from milkrun.errors import MilkrunError, StorageFailed
 from milkrun.registry import commands
+from milkrun.registry.access.authority import ALL, Authority, Gate
+from milkrun.registry.access.permits import guard
 from milkrun.registry.ledger import Row
 from milkrun.registry.nouns import Node
 from milkrun.registry.parked import Parked
@@ -26,15 +28,18 @@ from milkrun.registry.storage import DiskFull, Storage
 IDLE_S = 60.0
 RETRY_S = 1.0
 
-_Queue = list[tuple[commands.Command, asyncio.Future[Any]]]
+_Queue = list[tuple[commands.Command, Authority, asyncio.Future[Any]]]
 
 
 class Engine:
     """One registry's state. `submit` changes it; reading `machine` is safe between awaits."""
 
-    def __init__(self, storage: Storage, node: Node, parked: Parked | None = None) -> None:
+    def __init__(
+        self, storage: Storage, node: Node, parked: Parked | None = None, gate: Gate | None = None
+    ) -> None:
         self._storage = storage
         self.own = node
+        self.gate = gate or Gate()
         self._queue: _Queue = []
         self._log = structlog.get_logger("registry")
         self._timers_moved = asyncio.Event()
@@ -46,15 +51,18 @@ class Engine:
         self.replies = Replies()
         self.failed: asyncio.Future[StorageFailed] = asyncio.get_running_loop().create_future()
 
-    async def submit(self, command: commands.Command) -> Any:
-        """The command's result, once it is durable. Raises Refused for a no, and DiskFull."""
+    async def submit(self, command: commands.Command, who: Authority) -> Any:
+        """The command's result, once it is durable. Raises Refused for a no, and DiskFull.
+
+        What `who` may do is looked at in the moment of the change: nothing can change in between.
+        """
         if self.failed.done():
             raise self.failed.result()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._queue:
             loop.call_soon(self._commit)
-        self._queue.append((command, answer))
+        self._queue.append((command, who, answer))
         outcome = await answer
         if isinstance(outcome, MilkrunError):
             raise outcome
@@ -74,7 +82,7 @@ class Engine:
             due = self.machine.deadlines.next()
             if due is not None and due <= time.monotonic():
                 try:
-                    await self.submit(commands.Expire())
+                    await self.submit(commands.Expire(), ALL)
                 except DiskFull:
                     await asyncio.sleep(RETRY_S)
 
@@ -107,9 +115,10 @@ class Engine:
     def _apply(self, queue: _Queue) -> list[Any]:
         now = time.monotonic()
         outcomes: list[Any] = []
-        for command, _ in queue:
+        for command, who, _ in queue:
             try:
-                outcomes.append(self.machine.apply(command, now))
+                no = guard(who, command, self.machine)
+                outcomes.append(no or self.machine.apply(command, now))
             except Refused as refusal:
                 outcomes.append(refusal)
         return outcomes
@@ -146,10 +155,10 @@ class Engine:
 
     async def announce(self) -> None:
         """This registry's own node is in the catalog."""
-        await self.submit(commands.Announce(self.own))
+        await self.submit(commands.Announce(self.own), ALL)
 
 
 def _answer(queue: _Queue, outcomes: list[Any]) -> None:
-    for (_, answer), outcome in zip(queue, outcomes, strict=True):
+    for (_, _, answer), outcome in zip(queue, outcomes, strict=True):
         if not answer.done():
             answer.set_result(outcome)

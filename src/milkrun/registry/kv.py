@@ -7,6 +7,7 @@ Semantics: Consul's, checked by the contract suite. Writing what is already ther
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -76,10 +77,12 @@ class KeyValues:
         """The entries whose key starts with `prefix`, by key."""
         return [self._entries[key] for key in _starting(self._keys, prefix)]
 
-    def names(self, prefix: str, separator: str) -> list[str]:
-        """The keys under `prefix`, cut after the first `separator` that follows it; each once."""
+    def names(self, prefix: str, separator: str, visible: Callable[[str], bool] | None = None) -> list[str]:
+        """The keys under `prefix` that are visible, cut after the first `separator` that follows it; each once."""
         found: list[str] = []
         for key in _starting(self._keys, prefix):
+            if visible and not visible(key):
+                continue
             cut = key.find(separator, len(prefix)) if separator else -1
             name = key if cut < 0 else key[: cut + len(separator)]
             if not found or found[-1] != name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from milkrun.registry import sessions
+from milkrun.registry.access.tokens import Tokens
 from milkrun.registry.agent import Agent
 from milkrun.registry.catalog import Catalog
 from milkrun.registry.kv import KeyValues
@@ -76,3 +77,15 @@ def restore_specs(agent: Agent, whole: Contents, now: float) -> None:
         agent.forget(check_id)
     for spec in whole.specs:
         agent.keep(spec, now)
+
+
+def restore_tokens(tokens: Tokens, whole: Contents) -> None:
+    """Tokens and policies are the snapshot's; the registry's own token is a file's and stays."""
+    for accessor in sorted(tokens.tokens.keys() - {token.accessor for token in whole.tokens}):
+        tokens.drop_token(accessor)
+    for policy_id in sorted(tokens.policies.keys() - {policy.id for policy in whole.policies}):
+        tokens.drop_policy(policy_id)
+    for policy in whole.policies:
+        tokens.put_policy(policy)
+    for token in whole.tokens:
+        tokens.put_token(token)

@@ -14,6 +14,8 @@ from pathlib import Path
 import structlog
 
 from milkrun.errors import PortTaken
+from milkrun.registry.access import own_token
+from milkrun.registry.access.authority import Gate, Mode
 from milkrun.registry.checks.damping import Damping
 from milkrun.registry.checks.reach import Network, Reach
 from milkrun.registry.checks.runner import Runner
@@ -42,6 +44,8 @@ async def serve(
     srv_weight_scale: int = 1,
     check_allow: tuple[Network, ...] = (),
     damping: Damping | None = _DAMPING,
+    acl: Mode = Mode.OPEN,
+    token_file: Path | None = None,
     tls: TlsFiles | None = None,
     allow_hosts: tuple[str, ...] = (),
     ready: Callable[[], None] | None = None,
@@ -49,9 +53,10 @@ async def serve(
     """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
 
     With `dns` it answers DNS there too. Its checks reach what `check_allow` names besides the services' own
-    addresses and loopback; a `damping` of None shows every change of a check at once. With `tls` it speaks HTTPS
-    only; `allow_hosts` are names that it answers to besides this machine's own. Raises PortTaken, Conflict
-    when another registry uses `data_dir`, and StorageFailed when the disk fails.
+    addresses and loopback; a `damping` of None shows every change of a check at once. Unless `acl` is open, the
+    registry's own token is in `token_file` (or `token` in `data_dir`), made when there is none. With `tls` it
+    speaks HTTPS only; `allow_hosts` are names that it answers to besides this machine's own. Raises PortTaken,
+    Conflict when another registry uses `data_dir`, and StorageFailed when the disk fails.
     """
     _allow_open_files()
     async with contextlib.AsyncExitStack() as held:
@@ -62,6 +67,7 @@ async def serve(
                 node=node,
                 check_allow=check_allow,
                 damping=damping,
+                gate=_gate(acl, token_file or data_dir / own_token.NAME, http[0]),
                 tls=tls,
                 allow_hosts=allow_hosts,
             )
@@ -85,10 +91,14 @@ async def running(
     node: str,
     check_allow: tuple[Network, ...] = (),
     damping: Damping | None = _DAMPING,
+    gate: Gate | None = None,
     tls: TlsFiles | None = None,
     allow_hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[tuple[Engine, tuple[str, int]]]:
-    """The registry serves meanwhile; gives the engine and the address that it listens on."""
+    """The registry serves meanwhile; gives the engine and the address that it listens on.
+
+    Without a `gate` everyone may do everything.
+    """
     hosts = Hosts.named((socket.gethostname(), node), allow_hosts)
     limits = Limits.by_files(_files())
     stamp, context = (tls.stamp(), tls.context()) if tls else ((), None)
@@ -97,11 +107,12 @@ async def running(
         listener = held.enter_context(_listener(http))
         host, port = listener.getsockname()[:2]
         parked = Parked(in_all=limits.watchers, per_address=limits.watchers_per_address)
-        engine = Engine(storage, _own_node(storage, node, host), parked)
+        engine = Engine(storage, _own_node(storage, node, host), parked, gate)
+        app = App(engine)
         with _one_failure_as_itself():
             async with (
                 asyncio.TaskGroup() as tasks,
-                listening(App(engine), listener, limits=limits, hosts=hosts, tls=context) as connections,
+                listening(app, listener, limits=limits, hosts=hosts, cap=app.cap, tls=context) as connections,
             ):
                 timers = tasks.create_task(engine.run_timers())
                 renewal = tasks.create_task(renewing(tls, stamp, connections.meet)) if tls else timers
@@ -114,6 +125,20 @@ async def running(
                     engine.parked.close()
                     for task in (timers, renewal, checks):
                         task.cancel()
+
+
+def _gate(mode: Mode, token_file: Path, host: str) -> Gate:
+    log = structlog.get_logger("registry")
+    if mode is Mode.OPEN:
+        log.warning(
+            "access is open: whoever reaches this registry may change everything, and so run commands on hosts",
+            listens=host,
+            next="leave --acl open away",
+        )
+        return Gate()
+    digest = own_token.digest_at(token_file)
+    log.info("access is controlled", acl=str(mode), token=str(token_file))
+    return Gate(mode, digest)
 
 
 def _files() -> int:

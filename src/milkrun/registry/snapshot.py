@@ -13,6 +13,7 @@ import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.registry import agent, catalog, kv, sessions
+from milkrun.registry.access.tokens import Policy, Token, Tokens
 from milkrun.registry.nouns import Check, CheckSpec, Entry, Node, Session
 
 FIRST_LINE = b"MILKRUN REGISTRY SNAPSHOT 1\n"
@@ -32,6 +33,8 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     specs: list[CheckSpec]
     sessions: list[Session]
     entries: list[Entry]
+    tokens: list[Token] = []
+    policies: list[Policy] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -39,7 +42,13 @@ _decoder = msgspec.msgpack.Decoder(Contents)
 
 
 def take(
-    index: int, known: catalog.Catalog, own: agent.Agent, live: sessions.Sessions, store: kv.KeyValues
+    index: int,
+    known: catalog.Catalog,
+    own: agent.Agent,
+    live: sessions.Sessions,
+    store: kv.KeyValues,
+    *,
+    access: Tokens,
 ) -> Contents:
     """The state as it is now."""
     return Contents(
@@ -53,6 +62,8 @@ def take(
         specs=list(own.specs.values()),
         sessions=list(live.live.values()),
         entries=store.under(""),
+        tokens=list(access.tokens.values()),
+        policies=list(access.policies.values()),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 import msgspec
 
 from milkrun.registry import agent, catalog, commands, kv, restoring, sessions, snapshot, topics, txn
+from milkrun.registry.access.tokens import POLICY, TOKEN, Policy, Token, Tokens
 from milkrun.registry.deadlines import Deadlines, Timer
 from milkrun.registry.drafts import CatalogDraft
 from milkrun.registry.events import Events
@@ -38,6 +39,8 @@ _ROWS: dict[str, type] = {
     sessions.KIND: Session,
     sessions.DELAY_KIND: sessions.LockDelay,
     kv.KIND: Entry,
+    TOKEN: Token,
+    POLICY: Policy,
 }
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(shape) for kind, shape in _ROWS.items()
@@ -46,7 +49,7 @@ _UUID_LENGTH = 36
 
 
 class Machine:
-    """Nodes, services, checks, sessions and keys, all under one index."""
+    """Nodes, services, checks, sessions, keys and tokens, all under one index."""
 
     def __init__(self, node: str, index: int = 1) -> None:
         self.ledger = Ledger(index)
@@ -57,6 +60,7 @@ class Machine:
         self.events = Events()
         self.agent = agent.Agent(self.ledger, self.catalog, self.deadlines)
         self.agent.node = node
+        self.tokens = Tokens(self.ledger)
 
     @property
     def node(self) -> str:
@@ -76,20 +80,27 @@ class Machine:
                     entries.append(row)
                 case CheckSpec():
                     specs.append(row)
-                case Node():
-                    machine.catalog.load_node(row)
-                case catalog.ServiceRow():
-                    machine.catalog.load_service(row.node, row.service)
-                case Check():
-                    machine.catalog.load_check(row)
-                case Session():
-                    machine.sessions.load(row, now)
-                case sessions.LockDelay():
-                    machine.sessions.load_delay(row, now)
+                case _:
+                    machine._load(row, now)
         machine.kv.load(entries)
         for spec in specs:
             machine.agent.load(spec, now)
         return machine
+
+    def _load(self, row: Any, now: float) -> None:
+        match row:
+            case Node():
+                self.catalog.load_node(row)
+            case catalog.ServiceRow():
+                self.catalog.load_service(row.node, row.service)
+            case Check():
+                self.catalog.load_check(row)
+            case Session():
+                self.sessions.load(row, now)
+            case sessions.LockDelay():
+                self.sessions.load_delay(row, now)
+            case Token() | Policy():
+                self.tokens.load([row])
 
     def apply(self, command: commands.Command, now: float) -> Any:
         """The command's result. Raises Refused, and then nothing changed."""
@@ -100,26 +111,8 @@ class Machine:
 
     def _apply(self, command: commands.Command, now: float) -> Any:  # noqa: C901, PLR0912  one arm a command
         match command:
-            case commands.KvPut():
-                kv.put(self.kv, command.key, command.value, command.flags)
-            case commands.KvCas():
-                return kv.cas(self.kv, command.key, command.value, command.flags, command.index) is not None
-            case commands.KvLock():
-                if not self._may_lock(command.session, command.key):
-                    return False
-                return (
-                    kv.lock(self.kv, command.key, command.value, command.flags, command.session) is not None
-                )
-            case commands.KvUnlock():
-                return (
-                    kv.unlock(self.kv, command.key, command.value, command.flags, command.session) is not None
-                )
-            case commands.KvDelete():
-                kv.delete(self.kv, command.key)
-            case commands.KvDeleteCas():
-                return kv.delete_cas(self.kv, command.key, command.index)
-            case commands.KvDeleteTree():
-                kv.delete_tree(self.kv, command.prefix)
+            case commands.KvCommand():
+                return self._apply_to_keys(command)
             case commands.Txn():
                 draft = CatalogDraft(self.catalog, self.ledger, own=self.node)
                 return txn.run(self.kv, draft, command.operations, self._may_lock)
@@ -154,6 +147,14 @@ class Machine:
                 return self.sessions.renew(command.session_id, now)
             case commands.DestroySession():
                 self.sessions.end(command.session_id, now)
+            case commands.PutToken():
+                return self.tokens.put_token(command.token)
+            case commands.DropToken():
+                self.tokens.drop_token(command.accessor)
+            case commands.PutPolicy():
+                return self.tokens.put_policy(command.policy)
+            case commands.DropPolicy():
+                self.tokens.drop_policy(command.policy_id)
             case commands.Announce():
                 self._announce(command.node)
             case commands.Expire():
@@ -162,9 +163,37 @@ class Machine:
                 raise TypeError(f"no such command: {command!r}")
         return True
 
+    def _apply_to_keys(self, command: commands.KvCommand) -> bool:
+        match command:
+            case commands.KvPut():
+                kv.put(self.kv, command.key, command.value, command.flags)
+            case commands.KvCas():
+                return kv.cas(self.kv, command.key, command.value, command.flags, command.index) is not None
+            case commands.KvLock():
+                if not self._may_lock(command.session, command.key):
+                    return False
+                return (
+                    kv.lock(self.kv, command.key, command.value, command.flags, command.session) is not None
+                )
+            case commands.KvUnlock():
+                return (
+                    kv.unlock(self.kv, command.key, command.value, command.flags, command.session) is not None
+                )
+            case commands.KvDelete():
+                kv.delete(self.kv, command.key)
+            case commands.KvDeleteCas():
+                return kv.delete_cas(self.kv, command.key, command.index)
+            case commands.KvDeleteTree():
+                kv.delete_tree(self.kv, command.prefix)
+            case _:
+                raise TypeError(f"no such command: {command!r}")
+        return True
+
     def whole(self) -> snapshot.Contents:
         """All that there is now."""
-        return snapshot.take(self.ledger.index, self.catalog, self.agent, self.sessions, self.kv)
+        return snapshot.take(
+            self.ledger.index, self.catalog, self.agent, self.sessions, self.kv, access=self.tokens
+        )
 
     def _restore(self, whole: snapshot.Contents, now: float) -> None:
         self.ledger.ahead_of(whole.index)
@@ -173,6 +202,7 @@ class Machine:
         restoring.restore_specs(self.agent, whole, now)
         restoring.restore_sessions(self.sessions, whole, now)
         restoring.restore_keys(self.kv, self.ledger, whole)
+        restoring.restore_tokens(self.tokens, whole)
 
     def _settle(self, now: float) -> None:
         """What follows from fallen checks and nodes is done under the same index."""

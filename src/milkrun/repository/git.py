@@ -151,7 +151,7 @@ def _environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("GIT_") and name != "CONSUL_HTTP_TOKEN"
+        if not name.startswith("GIT_") and not name.startswith("CONSUL_HTTP_TOKEN")
     }
     return kept | _VARIABLES | {"SSH_ASKPASS": ""}
 

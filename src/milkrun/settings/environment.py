@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_name
@@ -12,12 +14,15 @@ from milkrun.settings.toml_lines import Path
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the registry listens. `HOST:PORT`; DNS is off where `dns` is empty.
 
-    `srv_weight_scale` is what the weights in SRV records are multiplied by: 256 where HAProxy reads them.
+    `srv_weight_scale` is what the weights in SRV records are multiplied by: 256 where HAProxy reads them. `acl`
+    says who may do what without a token: everyone everything (open), this machine read (default), nobody
+    anything (closed).
     """
 
     http: str = "127.0.0.1:8500"
     dns: str = ""
     srv_weight_scale: int = 1
+    acl: Literal["open", "default", "closed"] = "default"
 
 
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -48,6 +48,11 @@ class Folder(msgspec.Struct, frozen=True):
         return self.state / "registry"
 
     @property
+    def token_file(self) -> Path:
+        """The embedded registry's own token: who reads it may do everything."""
+        return self.state / "token"
+
+    @property
     def agent(self) -> Path:
         """The agent's session and the records of the units it runs."""
         return self.state / "agent"

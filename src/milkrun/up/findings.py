@@ -228,6 +228,12 @@ def _variables(folder: Folder | None, environment: Environment | None) -> Iterat
             f"is {set_}: commands ask that registry, not this environment's ({environment.registry.http})",
             "unset CONSUL_HTTP_ADDR, if that is not meant",
         )
+    if folder and folder.token_file.exists() and os.environ.get("CONSUL_HTTP_TOKEN"):
+        yield _warn(
+            "CONSUL_HTTP_TOKEN",
+            f"is set: commands show that token, not this environment's own ({folder.token_file})",
+            "unset CONSUL_HTTP_TOKEN, if that is not meant",
+        )
 
 
 def _ok(subject: str, text: str) -> Finding:

@@ -39,7 +39,7 @@ SPARE_S = 15.0
 def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettings]) -> list[Part]:
     """The parts in the order in which they start."""
     url = f"http://{environment.registry.http}"
-    registry = ["registry", "--http", environment.registry.http]
+    registry = ["registry", "--http", environment.registry.http, "--acl", environment.registry.acl]
     if environment.registry.dns:
         registry += ["--dns", environment.registry.dns]
         registry += ["--srv-weight-scale", str(environment.registry.srv_weight_scale)]

@@ -99,7 +99,7 @@ async def _started(
 ) -> Facts | None:
     """Every part is kept running; the facts once all is up that will be, None when it should stop before."""
     since = time.time()
-    async with Registry(Address(url=f"http://{environment.registry.http}")) as registry:
+    async with Registry(address(supervisor.folder, environment)) as registry:
         for part in wanted:
             if supervisor.stopping.is_set():
                 break
@@ -107,6 +107,11 @@ async def _started(
             if part.kind is Kind.REGISTRY:
                 await _answers(registry, supervisor.stopping, say)
         return await _up(registry, environment, since, supervisor.stopping, say)
+
+
+def address(folder: Folder, environment: Environment) -> Address:
+    """Where the environment's own registry is, with the token that its registry made."""
+    return Address.from_environment(f"http://{environment.registry.http}", token_file=folder.token_file)
 
 
 async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[str], None]) -> None:

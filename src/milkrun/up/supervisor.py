@@ -33,7 +33,7 @@ class Supervisor:
     def __init__(
         self, folder: Folder, environment: Environment, parts: list[Part], say: Callable[[str], None]
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._environment = environment
         self._parts = parts
         self._say = say
@@ -75,7 +75,7 @@ class Supervisor:
         """Never returns: a log over its limit is put aside."""
         while True:
             await asyncio.sleep(ROTATE_S)
-            for path in self._folder.logs.glob("*.log"):
+            for path in self.folder.logs.glob("*.log"):
                 logfile.rotate(path)
 
     async def stop(self) -> None:
@@ -88,7 +88,7 @@ class Supervisor:
         ]
         order = stop_order([part for part, _ in running])
         await stop(
-            self._folder,
+            self.folder,
             [[(part, self._running[part.name]) for part in group] for group in order],
             self._say,
             self.hard,
@@ -97,10 +97,10 @@ class Supervisor:
     async def _life(self, part: Part) -> str:
         """How the part's process ended, after it did."""
         program = Program(
-            arguments=[sys.executable, "-m", "milkrun", "--env", str(self._folder.path), *part.arguments],
-            environment=_variables(),
-            folder=self._folder.path,
-            log=self._folder.logs / f"{part.name}.log",
+            arguments=[sys.executable, "-m", "milkrun", "--env", str(self.folder.path), *part.arguments],
+            environment=self._variables(),
+            folder=self.folder.path,
+            log=self.folder.logs / f"{part.name}.log",
         )
         try:
             process = PartProcess.start(program, lambda outcome: self._outcome.update({part.name: outcome}))
@@ -113,10 +113,17 @@ class Supervisor:
             del self._running[part.name]
         return self._outcome.get(part.name, "ended")
 
+    def _variables(self) -> dict[str, str]:
+        """The caller's variables without Consul's: the parts talk to this environment's own registry."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
+        if self._environment.registry.acl != "open":
+            own["CONSUL_HTTP_TOKEN_FILE"] = str(self.folder.token_file)
+        return own
+
     def _last_words(self, part: Part) -> str:
         """What the part itself said before it ended, when it said why."""
         try:
-            text = (self._folder.logs / f"{part.name}.log").read_bytes()[-4096:].decode(errors="replace")
+            text = (self.folder.logs / f"{part.name}.log").read_bytes()[-4096:].decode(errors="replace")
         except OSError:
             return ""
         said = [line for line in text.splitlines()[-3:] if line.startswith("milkrun: ")]
@@ -129,7 +136,7 @@ class Supervisor:
         parts = {name: Known(identity=process.identity) for name, process in self._running.items()}
         record = Record(up=Known(identity=me), environment=self._environment, ready=self._ready, parts=parts)
         try:
-            save(self._folder, record)
+            save(self.folder, record)
         except MilkrunError as error:
             # A full disk is no reason to stop what serves: `down` finds this process by its lock as well.
             if error.message != self._unsaved:
@@ -160,11 +167,6 @@ def leftover_pids(folder: Folder) -> set[int]:
     return {known.pid for known in leftovers.parts(folder).values()} | {
         child.identity.pid for child in leftovers.children(folder)
     }
-
-
-def _variables() -> dict[str, str]:
-    """The caller's variables without Consul's: the parts talk to this environment's own registry."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
 
 
 async def _unless(event: asyncio.Event, limit_s: float) -> None:

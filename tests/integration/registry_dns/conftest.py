@@ -13,6 +13,7 @@ import pytest
 from ports import free_port
 
 from milkrun.registry import commands
+from milkrun.registry.access.authority import ALL
 from milkrun.registry.dns.server import answering
 from milkrun.registry.engine import Engine
 from milkrun.registry.nouns import Check, Service, Weights
@@ -51,17 +52,19 @@ class Serving:
             weights=Weights(weight, 1),
         )
         name = self.engine.own.node
-        await self.engine.submit(commands.CatalogRegister(name=name, node=None, service=goat, checks=[]))
+        await self.engine.submit(commands.CatalogRegister(name=name, node=None, service=goat, checks=[]), ALL)
 
     async def check(self, number: int, status: str) -> None:
         name = self.engine.own.node
         check = Check(node=name, check_id=f"c{number}", name="c", status=status, service_id=f"goat-{number}")
-        await self.engine.submit(commands.CatalogRegister(name=name, node=None, service=None, checks=[check]))
+        await self.engine.submit(
+            commands.CatalogRegister(name=name, node=None, service=None, checks=[check]), ALL
+        )
 
     async def drop(self, number: int) -> None:
         name = self.engine.own.node
         await self.engine.submit(
-            commands.CatalogDeregister(node=name, service_id=f"goat-{number}", check_id="")
+            commands.CatalogDeregister(node=name, service_id=f"goat-{number}", check_id=""), ALL
         )
 
     async def ask(

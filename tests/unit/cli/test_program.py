@@ -12,7 +12,6 @@ import click
 import pytest
 
 from milkrun.cli import program
-from milkrun.cli.daemons import _state_dir
 from milkrun.cli.place import Place
 from milkrun.errors import Conflict, InputRefused, MilkrunError, RegistryUnreachable, TimedOut
 
@@ -140,7 +139,7 @@ def test_without_git_no_half_environment_is_made(
 
 
 def test_a_state_folder_means_the_same_wherever_a_part_changes_to():
-    assert _state_dir(Place(None), Path("state"), "agent") == Path.cwd() / "state"
+    assert Place(None).state_dir(Path("state"), "agent") == Path.cwd() / "state"
 
 
 def test_a_reader_that_leaves_is_no_fault(tmp_path: Path):

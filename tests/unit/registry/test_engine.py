@@ -6,6 +6,7 @@ import pytest
 
 from milkrun.errors import StorageFailed
 from milkrun.registry import commands, topics
+from milkrun.registry.access.authority import ALL
 from milkrun.registry.engine import Engine
 from milkrun.registry.nouns import CheckSpec, Node, Service
 from milkrun.registry.parked import Woken
@@ -34,7 +35,7 @@ async def test_writes_of_one_turn_share_one_commit(tmp_path):
         storage.watching = lambda: None
         async with asyncio.TaskGroup() as tasks:
             for number in range(50):
-                tasks.create_task(engine.submit(commands.KvPut(f"{number}", b"1")))
+                tasks.create_task(engine.submit(commands.KvPut(f"{number}", b"1"), ALL))
         assert [count for count, _ in storage.commits] == [50]
         assert len(engine.machine.kv.under("")) == 50
 
@@ -44,7 +45,7 @@ async def test_nobody_is_answered_or_woken_before_the_disk_has_it(tmp_path):
         engine = Engine(storage, OWN)
         with engine.parked.waiting(topics.key("a"), 60) as waiter:
             async with asyncio.TaskGroup() as tasks:
-                put = tasks.create_task(engine.submit(commands.KvPut("a", b"1")))
+                put = tasks.create_task(engine.submit(commands.KvPut("a", b"1"), ALL))
                 storage.watching = lambda: (put.done(), waiter.done())
                 assert (await waiter).why is Woken.CHANGED
         assert storage.commits == [(1, (False, False))]
@@ -53,9 +54,9 @@ async def test_nobody_is_answered_or_woken_before_the_disk_has_it(tmp_path):
 async def test_what_changes_nothing_is_not_committed(tmp_path):
     with Counting(tmp_path) as storage:
         engine = Engine(storage, OWN)
-        await engine.submit(commands.KvPut("a", b"1"))
+        await engine.submit(commands.KvPut("a", b"1"), ALL)
         storage.watching = lambda: None
-        await engine.submit(commands.KvPut("a", b"1"))
+        await engine.submit(commands.KvPut("a", b"1"), ALL)
         assert storage.commits == []
 
 
@@ -63,9 +64,9 @@ async def test_one_refusal_does_not_touch_the_others_of_its_turn(tmp_path):
     with Storage(tmp_path) as storage:
         engine = Engine(storage, OWN)
         answers = await asyncio.gather(
-            engine.submit(commands.KvPut("a", b"1")),
-            engine.submit(commands.KvLock("b", b"1", 0, "x")),
-            engine.submit(commands.KvCas("a", b"2", 0, 0)),
+            engine.submit(commands.KvPut("a", b"1"), ALL),
+            engine.submit(commands.KvLock("b", b"1", 0, "x"), ALL),
+            engine.submit(commands.KvCas("a", b"2", 0, 0), ALL),
             return_exceptions=True,
         )
         assert (answers[0], answers[2]) == (True, False)
@@ -77,12 +78,12 @@ async def test_a_full_disk_refuses_writes_and_keeps_what_was_there(tmp_path):
     with Storage(tmp_path, pages_at_most=30) as storage:
         engine = Engine(storage, OWN)
         await engine.announce()
-        await engine.submit(commands.KvPut("a", b"1"))
+        await engine.submit(commands.KvPut("a", b"1"), ALL)
         index = engine.machine.ledger.index
         with engine.parked.waiting(topics.key("a"), 60) as waiter:
             answers = await asyncio.gather(
-                engine.submit(commands.KvPut("a", b"2")),
-                engine.submit(commands.KvPut("big", b"x" * 400_000)),
+                engine.submit(commands.KvPut("a", b"2"), ALL),
+                engine.submit(commands.KvPut("big", b"x" * 400_000), ALL),
                 return_exceptions=True,
             )
             assert all(isinstance(answer, DiskFull) for answer in answers)
@@ -90,20 +91,20 @@ async def test_a_full_disk_refuses_writes_and_keeps_what_was_there(tmp_path):
         assert engine.machine.ledger.index == index
         assert [(each.key, each.value) for each in engine.machine.kv.under("")] == [("a", b"1")]
         assert engine.replies.get(topics.service("x"), 1, lambda: b"new") == b"new"
-        assert await engine.submit(commands.KvPut("a", b"3")) is True
+        assert await engine.submit(commands.KvPut("a", b"3"), ALL) is True
         assert engine.machine.kv.get("a").modify_index == index + 1
 
 
 async def test_after_a_failed_disk_nothing_is_answered_any_more(tmp_path):
     with Storage(tmp_path) as storage:
         engine = Engine(storage, OWN)
-        await engine.submit(commands.KvPut("a", b"1"))
+        await engine.submit(commands.KvPut("a", b"1"), ALL)
         storage._connection.close()
         with pytest.raises(StorageFailed, match="cannot be written"):
-            await engine.submit(commands.KvPut("a", b"2"))
+            await engine.submit(commands.KvPut("a", b"2"), ALL)
         assert isinstance(await engine.failed, StorageFailed)
         with pytest.raises(StorageFailed):
-            await engine.submit(commands.KvPut("a", b"3"))
+            await engine.submit(commands.KvPut("a", b"3"), ALL)
 
 
 async def test_timers_go_off_though_they_were_set_while_the_loop_slept(tmp_path):
@@ -114,7 +115,7 @@ async def test_timers_go_off_though_they_were_set_while_the_loop_slept(tmp_path)
             timers = tasks.create_task(engine.run_timers())
             await asyncio.sleep(0)
             spec = CheckSpec(check_id="c", service_id="g", ttl_s=0.05, status="passing")
-            await engine.submit(commands.RegisterService(Service(id="g", service="goat"), [spec]))
+            await engine.submit(commands.RegisterService(Service(id="g", service="goat"), [spec]), ALL)
             with engine.parked.waiting(topics.service("goat"), 10) as waiter:
                 assert (await waiter).why is Woken.CHANGED
             assert engine.machine.catalog.checks["n1"]["c"].output == "TTL expired"
@@ -131,9 +132,11 @@ async def test_a_mistake_of_ours_leaves_nothing_half_done_and_nobody_waiting(tmp
     with Storage(tmp_path) as storage:
         engine = Engine(storage, OWN)
         answers = await asyncio.gather(
-            engine.submit(commands.KvPut("a", b"1")), engine.submit(Unreadable()), return_exceptions=True
+            engine.submit(commands.KvPut("a", b"1"), ALL),
+            engine.submit(Unreadable(), ALL),
+            return_exceptions=True,
         )
         assert all("nothing was written" in str(answer) for answer in answers)
         assert [type(mistake) for mistake in mistakes] == [TypeError]
         assert engine.machine.kv.under("") == []
-        assert await engine.submit(commands.KvPut("a", b"2")) is True
+        assert await engine.submit(commands.KvPut("a", b"2"), ALL) is True

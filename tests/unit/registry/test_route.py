@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from milkrun.registry.access.rules import Resource
 from milkrun.registry.http.app import ROUTES
 from milkrun.registry.http.route import Route, Table
 
@@ -35,7 +36,7 @@ def test_two_handlers_for_one_route_are_a_mistake():
         Table([route("GET", "/a"), route("GET", "/a")])
 
 
-RESOURCES = ("key", "service", "node", "session", "agent", "event", "query", "operator", "none")
+RESOURCES = ("any", "none", *Resource)
 
 
 def test_every_route_says_what_a_token_must_allow():

@@ -7,6 +7,7 @@ import struct
 from collections import OrderedDict
 from typing import cast
 
+from milkrun.registry.access.authority import is_local
 from milkrun.registry.dns.responder import Responder
 from milkrun.registry.dns.wire import QUERY_AT_MOST
 
@@ -63,6 +64,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has a place."""
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._local = bool(peer) and is_local(peer[0])
         self._silence = self._loop.call_later(self._connections.idle_s, self.abort)
         self._connections.used(self)
 
@@ -108,7 +111,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
             return
-        answer = self._connections.responder.answer(message, ANSWER_AT_MOST, plain=False)
+        responder = self._connections.responder
+        answer = responder.answer(message, ANSWER_AT_MOST, plain=False, local=self._local)
         if answer is None:
             self.abort()
             return

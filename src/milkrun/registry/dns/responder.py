@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from milkrun.registry.access.authority import Authority
 from milkrun.registry.dns import wire
 from milkrun.registry.dns.answers import Answers, Pick
 from milkrun.registry.dns.records import Rcode, Reply
@@ -13,6 +14,7 @@ from milkrun.registry.dns.zone import Zone
 from milkrun.registry.engine import Engine
 
 LOG_EVERY_S = 60.0
+KINDS_AT_MOST = 2
 
 
 class Responder:
@@ -25,13 +27,14 @@ class Responder:
         self._pick = pick
         self._clock = clock
         self._scale = srv_weight_scale
-        self._answers = self._fresh()
+        self._answers: dict[Authority, Answers] = {}
+        """By what the asker may see. DNS carries no token: there are those on this machine, and the others."""
         self._log = structlog.get_logger("dns")
         self._malformed = 0
         self._quiet_until = float("-inf")
 
-    def answer(self, data: bytes, at_most: int, *, plain: bool) -> bytes | None:
-        """The answer in at most so many bytes; None when there must be none.
+    def answer(self, data: bytes, at_most: int, *, plain: bool, local: bool) -> bytes | None:
+        """The answer in at most so many bytes, to a client on this machine or not; None when there must be none.
 
         `plain` answers are also no longer than the client said that it takes (512 bytes if it said nothing).
         """
@@ -44,10 +47,7 @@ class Responder:
             if query.fault is Rcode.FORMERR:
                 self.malformed("it cannot be read")
             return wire.write(query, Reply(rcode=query.fault, authoritative=False), room)
-        # A refused write gives the engine another machine.
-        if self._answers.zone.machine is not self._engine.machine:
-            self._answers = self._fresh()
-        return wire.write(query, self._answers.reply(query.name, query.type, room), room)
+        return wire.write(query, self._for(local=local).reply(query.name, query.type, room), room)
 
     def malformed(self, why: str) -> None:
         """Counted, and told once a minute at most: anyone can send bytes."""
@@ -58,5 +58,14 @@ class Responder:
             self._quiet_until = now + LOG_EVERY_S
             self._malformed = 0
 
-    def _fresh(self) -> Answers:
-        return Answers(Zone(self._engine.machine), self._pick, srv_weight_scale=self._scale)
+    def _for(self, *, local: bool) -> Answers:
+        """What the anonymous token lets the client see. A refused write gives the engine another machine."""
+        machine = self._engine.machine
+        who = self._engine.gate.authority(machine.tokens, b"", local=local)
+        found = self._answers.get(who)
+        if found is None or found.zone.machine is not machine:
+            if len(self._answers) >= KINDS_AT_MOST:
+                self._answers.clear()
+            found = Answers(Zone(machine, who), self._pick, srv_weight_scale=self._scale)
+            self._answers[who] = found
+        return found

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from milkrun.errors import PortTaken
+from milkrun.registry.access.authority import is_local
 from milkrun.registry.dns.connection import Connections
 from milkrun.registry.dns.responder import Responder
 from milkrun.registry.engine import Engine
@@ -67,7 +68,7 @@ class Datagrams(asyncio.DatagramProtocol):
         """One answer, or none."""
         if self._blocked:
             return
-        if answer := self._responder.answer(data, UDP_AT_MOST, plain=True):
+        if answer := self._responder.answer(data, UDP_AT_MOST, plain=True, local=is_local(addr[0])):
             self._transport.sendto(answer, addr)
 
     def pause_writing(self) -> None:

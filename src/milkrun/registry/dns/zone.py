@@ -12,6 +12,8 @@ from functools import cached_property
 import msgspec
 
 from milkrun.registry import topics
+from milkrun.registry.access.authority import ALL, Authority
+from milkrun.registry.access.rules import Resource
 from milkrun.registry.dns.names import DOMAIN, address_name
 from milkrun.registry.dns.records import Host, Name, Type, fits, host, host_name
 from milkrun.registry.nouns import CRITICAL, WARNING, Check, Node, Service
@@ -72,10 +74,11 @@ class Known(msgspec.Struct):
 
 
 class Zone:
-    """Reads a machine; the views stay right as it changes."""
+    """What the authority may see of a machine; the views stay right as the machine changes."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, who: Authority = ALL) -> None:
         self.machine = machine
+        self._who = who
         self._services = Known()
         self._nodes = Known()
         self._views: dict[str, tuple[int, View]] = {}
@@ -120,19 +123,28 @@ class Zone:
         catalog = self.machine.catalog
         wanted = Host(packed=packed)
         for node in catalog.nodes.values():
+            if not self._who.reads(Resource.NODE, node.node):
+                continue
             if host(node.address) == wanted and (name := node_name(node)):
                 return name
         for on, services in catalog.services.items():
             for service in services.values():
+                if not (
+                    self._who.reads(Resource.NODE, on) and self._who.reads(Resource.SERVICE, service.service)
+                ):
+                    continue
                 if service.address and host(service.address) == wanted and host_name(service.service):
                     datacenter = catalog.nodes[on].datacenter
                     return (*host_name(service.service), b"service", datacenter.encode(), DOMAIN)
         return ()
 
+    def _seen(self, resource: Resource, names: Iterable[str]) -> Iterable[str]:
+        return (name for name in names if self._who.reads(resource, name))
+
     def _learn_services(self) -> None:
         index = self.machine.ledger.at(topics.SERVICES)
         if index != self._services.index:
-            self._services = Known(index, _folded(self.machine.catalog.named))
+            self._services = Known(index, _folded(self._seen(Resource.SERVICE, self.machine.catalog.named)))
             for name in self._views.keys() - self._services.names.keys():
                 del self._views[name]
                 del self._made[name]
@@ -140,7 +152,7 @@ class Zone:
     def _learn_nodes(self) -> None:
         index = self.machine.ledger.at(topics.NODES)
         if index != self._nodes.index:
-            self._nodes = Known(index, _folded(self.machine.catalog.nodes))
+            self._nodes = Known(index, _folded(self._seen(Resource.NODE, self.machine.catalog.nodes)))
             self._between_nodes = frozenset(end for name in self._nodes.names for end in _ends(name))
 
     def _view(self, name: str, names: list[str]) -> View:
@@ -155,7 +167,7 @@ class Zone:
                 weight = _weight(
                     service, catalog.service_checks.get(key, {}), catalog.service_checks.get((key[0], ""), {})
                 )
-                if weight is None:
+                if weight is None or not self._who.reads(Resource.NODE, key[0]):
                     continue
                 one = made.get(key)
                 if one is None or one.service is not service or one.node is not node or one.weight != weight:

@@ -8,9 +8,14 @@ import msgspec
 import structlog
 
 from milkrun.registry import commands, topics, views
+from milkrun.registry.access import sight
+from milkrun.registry.access.authority import Mode
+from milkrun.registry.access.permits import DENIED
+from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
+from milkrun.registry.http.asking import authority, change, require, shown
 from milkrun.registry.http.blocking import until_news
 from milkrun.registry.http.bodies import ServiceBody, checks_of, decode, service_of, unknown_fields
 from milkrun.registry.http.message import JSON, Reply, Request
@@ -23,9 +28,10 @@ VERSION = "1.8.7"
 """The version of Consul whose API this is; clients turn features on by it."""
 
 
-async def own(engine: Engine, _: Request) -> Reply:
+async def own(engine: Engine, request: Request) -> Reply:
     """This node: every part an object, as Go clients decode it."""
     node = engine.own
+    require(engine, request, Resource.AGENT, node.node, Level.READ)
     return Reply.json(
         {
             "Config": {
@@ -48,7 +54,7 @@ async def own(engine: Engine, _: Request) -> Reply:
                     "leader": "true",
                     "leader_addr": f"{node.address}:{RPC_PORT}",
                     "server": "true",
-                    "acl": "disabled",
+                    "acl": "disabled" if engine.gate.mode is Mode.OPEN else "enabled",
                 },
                 "raft": {"applied_index": str(engine.machine.ledger.index), "state": "Leader"},
             },
@@ -61,24 +67,36 @@ async def members(engine: Engine, request: Request) -> Reply:
     """The members of the cluster: this node."""
     if request.one("segment") not in (None, "", "_all"):
         raise Refused(500, "Network segments are not supported in this version of Consul")
-    return Reply.json([lan_member(engine)])
+    return Reply.json(
+        [lan_member(engine)] if authority(engine, request).reads(Resource.NODE, engine.own.node) else []
+    )
 
 
 async def services(engine: Engine, request: Request) -> Reply:
     """The services registered here, by id."""
     test = filtering.test_of(request, shapes.SERVICE)
     found = views.agent_services(engine.machine.catalog, engine.machine.node)
-    return Reply.json(filtering.kept_by_name(found, test))
+    return shown(engine, request, filtering.kept_by_name(found, test), narrow=sight.of_values)
 
 
 async def service(engine: Engine, request: Request) -> Reply:
     """One service registered here, with a hash of its content; with that `hash`, when the content is another."""
+    _may_read_service(engine, request)
     known = request.one("hash") if request.query else None
     reply = _hashed(engine, request.rest)
     if known and reply.headers == _hash_header(known):
         await until_news(engine, request, topics.service_of_node(engine.machine.node, request.rest))
+        _may_read_service(engine, request)
         reply = _hashed(engine, request.rest)
     return reply
+
+
+def _may_read_service(engine: Engine, request: Request) -> None:
+    """Also when there is none: then there is nothing to hide."""
+    who = authority(engine, request)
+    found = engine.machine.catalog.services.get(engine.machine.node, {}).get(request.rest)
+    if found and not who.reads(Resource.SERVICE, found.service):
+        raise Refused(403, DENIED)
 
 
 def _hashed(engine: Engine, service_id: str) -> Reply:
@@ -101,7 +119,7 @@ async def checks(engine: Engine, request: Request) -> Reply:
     """The checks registered here, by id."""
     test = filtering.test_of(request, shapes.CHECK)
     found = views.agent_checks(engine.machine.catalog, engine.machine.node, NODE_CHECK)
-    return Reply.json(filtering.kept_by_name(found, test))
+    return shown(engine, request, filtering.kept_by_name(found, test), narrow=sight.of_values)
 
 
 async def register(engine: Engine, request: Request) -> Reply:
@@ -115,7 +133,7 @@ async def register(engine: Engine, request: Request) -> Reply:
         _say_what_is_passed_over(registered, raw)
     specs = checks_of(body, registered)
     replace = bool(request.query) and request.flag("replace-existing-checks")
-    await engine.submit(commands.RegisterService(registered, specs, replace))
+    await change(engine, request, commands.RegisterService(registered, specs, replace))
     return Reply()
 
 
@@ -123,7 +141,7 @@ async def deregister(engine: Engine, request: Request) -> Reply:
     """Takes a service with its checks out."""
     if not request.rest:
         raise Refused(500, "ServiceID missing")
-    await engine.submit(commands.DeregisterService(request.rest))
+    await change(engine, request, commands.DeregisterService(request.rest))
     return Reply()
 
 
@@ -132,19 +150,20 @@ async def maintain_service(engine: Engine, request: Request) -> Reply:
     if not request.rest:
         raise Refused(400, "Missing service ID")
     enable, reason = enabling(request)
-    await engine.submit(commands.MaintainService(request.rest, enable, reason))
+    await change(engine, request, commands.MaintainService(request.rest, enable, reason))
     return Reply()
 
 
 async def maintain_node(engine: Engine, request: Request) -> Reply:
     """Puts this node into maintenance, or takes it out."""
     enable, reason = enabling(request)
-    await engine.submit(commands.MaintainNode(enable, reason))
+    await change(engine, request, commands.MaintainNode(enable, reason))
     return Reply()
 
 
 async def health_by_id(engine: Engine, request: Request) -> Reply:
     """The health of one service registered here, also as the reply's status: 200, 429 or 503."""
+    _may_read_service(engine, request)
     node, catalog = engine.machine.node, engine.machine.catalog
     found = catalog.services.get(node, {}).get(request.rest)
     if not request.rest:
@@ -163,6 +182,7 @@ async def health_by_name(engine: Engine, request: Request) -> Reply:
     """The health of all services of a name registered here; the worst one gives the reply's status."""
     if not request.rest:
         raise Refused(500, "Bad request: Missing service Name")
+    require(engine, request, Resource.SERVICE, request.rest, Level.READ)
     node = engine.machine.node
     found = [each for at, each in engine.machine.catalog.instances(request.rest) if at == node]
     if not found:
@@ -172,8 +192,9 @@ async def health_by_name(engine: Engine, request: Request) -> Reply:
     return _health(request, _STATUS_CODES[worst], worst, shown, worst)
 
 
-async def nothing_to_do(_: Engine, __: Request) -> Reply:
+async def nothing_to_do(engine: Engine, request: Request) -> Reply:
     """Done: there is nothing to reload or to join here."""
+    require(engine, request, Resource.AGENT, engine.own.node, Level.WRITE)
     return Reply()
 
 

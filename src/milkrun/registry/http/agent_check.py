@@ -8,6 +8,7 @@ import msgspec
 
 from milkrun.registry import commands
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import CheckBody, check_of, decode, fold
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
@@ -32,13 +33,13 @@ async def register(engine: Engine, request: Request) -> Reply:
         default_name=body.name,
         service_id=body.service_id,
     )
-    await engine.submit(commands.RegisterCheck(spec))
+    await change(engine, request, commands.RegisterCheck(spec))
     return Reply()
 
 
 async def deregister(engine: Engine, request: Request) -> Reply:
     """Takes a check out."""
-    await engine.submit(commands.DeregisterCheck(request.rest))
+    await change(engine, request, commands.DeregisterCheck(request.rest))
     return Reply()
 
 
@@ -46,7 +47,7 @@ def reporting(status: str) -> Callable[[Engine, Request], Awaitable[Reply]]:
     """The handler that says a TTL check has this status, with the `note` as its output."""
 
     async def report(engine: Engine, request: Request) -> Reply:
-        await engine.submit(commands.ReportCheck(request.rest, status, request.one("note") or ""))
+        await change(engine, request, commands.ReportCheck(request.rest, status, request.one("note") or ""))
         return Reply()
 
     return report
@@ -57,7 +58,7 @@ async def update(engine: Engine, request: Request) -> Reply:
     body = decode(await request.body(), _Update)
     if body.status not in STATUSES:
         raise Refused(400, f"Invalid check status: '{body.status}'")
-    await engine.submit(commands.ReportCheck(request.rest, body.status, body.output))
+    await change(engine, request, commands.ReportCheck(request.rest, body.status, body.output))
     return Reply()
 
 

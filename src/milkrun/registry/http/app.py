@@ -8,8 +8,10 @@ from urllib.parse import quote, unquote_to_bytes
 import msgspec
 
 from milkrun.errors import MilkrunError
+from milkrun.registry.access.rules import Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.http import (
+    acl,
     agent,
     agent_check,
     catalog,
@@ -23,10 +25,11 @@ from milkrun.registry.http import (
     status,
     txn,
 )
-from milkrun.registry.http.message import JSON, Reply, Request
-from milkrun.registry.http.route import Table
+from milkrun.registry.http.message import BODY_BYTES_AT_MOST, JSON, Reply, Request
+from milkrun.registry.http.route import Route, Table
 from milkrun.registry.nouns import DATACENTER
 from milkrun.registry.refusal import Refused
+from milkrun.registry.snapshot import BYTES_AT_MOST
 
 ROUTES = (
     *kv.ROUTES,
@@ -41,8 +44,10 @@ ROUTES = (
     *metrics.ROUTES,
     *cluster.ROUTES,
     *snapshot.ROUTES,
+    *acl.ROUTES,
 )
 
+_SNAPSHOT = b"/v1/snapshot"
 _PATH_SIGNS = "/:=@!$&'()*+,;~"
 
 
@@ -52,6 +57,16 @@ class App:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._table = Table(ROUTES)
+
+    def cap(self, target: bytes, secret: bytes, local: bool) -> int:
+        """How long the body of this request may be: only who may replace the whole state sends one."""
+        if target.partition(b"?")[0] != _SNAPSHOT:
+            return BODY_BYTES_AT_MOST
+        try:
+            who = self._engine.gate.authority(self._engine.machine.tokens, secret, local=local)
+        except Refused:
+            return BODY_BYTES_AT_MOST
+        return BYTES_AT_MOST if who.writes(Resource.ACL) else BODY_BYTES_AT_MOST
 
     async def __call__(self, request: Request) -> Reply:
         """The reply, whatever was asked."""
@@ -75,17 +90,24 @@ class App:
         if found is None:
             return Reply(404)
         methods, request.rest = found
-        handler = methods.handlers.get(request.method)
-        if handler is None:
+        route = methods.routes.get(request.method)
+        if route is None:
             return _other_method(request.method, methods.allow)
         if not query:
-            return await handler(self._engine, request)
+            return _vetted(await route.handler(self._engine, request), request, route)
         if request.one("dc") not in (None, "", DATACENTER):
             raise Refused(500, "No path to datacenter")
-        reply = await handler(self._engine, request)
+        reply = _vetted(await route.handler(self._engine, request), request, route)
         if request.flag("pretty") and reply.content_type == JSON:
             reply = msgspec.structs.replace(reply, body=msgspec.json.format(reply.body, indent=4))
         return reply
+
+
+def _vetted(reply: Reply, request: Request, route: Route) -> Reply:
+    """The reply, if the handler asked what the client may do. One that forgot to shows nothing to anybody."""
+    if not request.vetted and route.access != "none":
+        raise MilkrunError(f"{route.method} {route.path} does not ask who may use it: nothing is shown")
+    return reply
 
 
 def _path(raw: bytes) -> str:

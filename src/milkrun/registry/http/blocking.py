@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from milkrun.registry.duration import seconds
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import authority
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.parked import News, Woken, go_on
 from milkrun.registry.refusal import Refused
@@ -39,7 +40,7 @@ async def answer(
     seen = _seen(request)
     if not seen or index() > seen:
         return reply(index())
-    return _shared(request, await _news(engine, request, topic, wait_s), index(), reply)
+    return _shared(engine, request, await _news(engine, request, topic, wait_s), index(), reply)
 
 
 async def _news(engine: Engine, request: Request, topic: str, wait_s: float) -> News:
@@ -56,11 +57,11 @@ async def until_news(engine: Engine, request: Request, topic: str) -> None:
     await _news(engine, request, topic, _wait_s(request))
 
 
-def _shared(request: Request, news: News, at: int, reply: Callable[[int], Reply]) -> Reply:
-    """The reply, made once for all who asked the same with the same token and whom the same change woke."""
+def _shared(engine: Engine, request: Request, news: News, at: int, reply: Callable[[int], Reply]) -> Reply:
+    """The reply, made once for all who asked the same, may see the same and whom the same change woke."""
     if news.why is not Woken.CHANGED:
         return reply(at)
-    asked = (at, request.target, request.header(b"x-consul-token"), request.header(b"authorization"))
+    asked = (at, request.target, authority(engine, request))
     made: Reply | None = news.replies.get(asked)
     if made is None:
         made = news.replies[asked] = reply(at)

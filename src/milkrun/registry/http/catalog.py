@@ -7,15 +7,20 @@ from typing import Any
 import msgspec
 
 from milkrun.registry import commands, topics, views
+from milkrun.registry.access import sight
+from milkrun.registry.access.authority import Authority
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
+from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import ServiceBody, decode, folded, service_of
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.nouns import CRITICAL, DATACENTER, STATUSES, Check, Node
 from milkrun.registry.refusal import Refused
+
+_NO_NODE = {"Node": None, "Services": None}
 
 
 class CheckRow(msgspec.Struct, rename=folded):
@@ -78,7 +83,7 @@ async def services(engine: Engine, request: Request) -> Reply:
         rows = (row for row in views.catalog_rows(catalog) if row.node in nodes)
         return views.tags_by_name(filtering.kept(rows, test))
 
-    return await topic_answer(engine, request, topics.SERVICES, view)
+    return await topic_answer(engine, request, topics.SERVICES, view, narrow=sight.of_names)
 
 
 async def service(engine: Engine, request: Request) -> Reply:
@@ -109,7 +114,7 @@ async def node(engine: Engine, request: Request) -> Reply:
         found = views.catalog_node(engine.machine.catalog, name)
         return found and {**found, "Services": filtering.kept_by_name(found["Services"], test)}
 
-    return await topic_answer(engine, request, topics.node(name), view)
+    return await topic_answer(engine, request, topics.node(name), view, narrow=sight.of_node)
 
 
 async def node_services(engine: Engine, request: Request) -> Reply:
@@ -120,10 +125,13 @@ async def node_services(engine: Engine, request: Request) -> Reply:
     def view() -> dict[str, Any]:
         found = views.catalog_node(engine.machine.catalog, name)
         if found is None:
-            return {"Node": None, "Services": None}
+            return dict(_NO_NODE)
         return {**found, "Services": filtering.kept(found["Services"].values(), test)}
 
-    return await topic_answer(engine, request, topics.node(name), view)
+    def narrow(who: Authority, whole: dict[str, Any]) -> dict[str, Any]:
+        return sight.of_node(who, whole) or dict(_NO_NODE)
+
+    return await topic_answer(engine, request, topics.node(name), view, narrow=narrow)
 
 
 async def register(engine: Engine, request: Request) -> Reply:
@@ -141,8 +149,10 @@ async def register(engine: Engine, request: Request) -> Reply:
         registered = service_of(body.service, body.service.service or body.service.id)
     checks = [_check(body.node, row) for row in ([body.check] if body.check else []) + body.checks]
     skipped = body.skip_node_update and body.node in engine.machine.catalog.nodes
-    await engine.submit(
-        commands.CatalogRegister(body.node, None if skipped else _node(body), registered, checks)
+    await change(
+        engine,
+        request,
+        commands.CatalogRegister(body.node, None if skipped else _node(body), registered, checks),
     )
     return Reply.encoded(b"true")
 
@@ -153,7 +163,7 @@ async def deregister(engine: Engine, request: Request) -> Reply:
     _is_here(body.datacenter)
     if not body.node:
         raise Refused(500, "Must provide node")
-    await engine.submit(commands.CatalogDeregister(body.node, body.service_id, body.check_id))
+    await change(engine, request, commands.CatalogDeregister(body.node, body.service_id, body.check_id))
     return Reply.encoded(b"true")
 
 

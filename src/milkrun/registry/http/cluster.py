@@ -6,10 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from milkrun.registry import topics, views
+from milkrun.registry.access import sight
+from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
 from milkrun.registry.http.agent import VERSION, lan_member
+from milkrun.registry.http.asking import authority, require
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
@@ -21,7 +24,8 @@ from milkrun.registry.refusal import Refused
 def always(value: Any) -> Callable[[Engine, Request], Awaitable[Reply]]:
     """The handler of a list that nothing can be put into here."""
 
-    async def answer(engine: Engine, _: Request) -> Reply:
+    async def answer(engine: Engine, request: Request) -> Reply:
+        authority(engine, request)
         return Reply.json(value, index=engine.machine.ledger.index)
 
     return answer
@@ -29,7 +33,7 @@ def always(value: Any) -> Callable[[Engine, Request], Awaitable[Reply]]:
 
 async def coordinate(engine: Engine, request: Request) -> Reply:
     """A node's coordinates: of one server there are none."""
-    named(request, "node name")
+    require(engine, request, Resource.NODE, named(request, "node name"), Level.READ)
     return Reply(404, index=engine.machine.ledger.index)
 
 
@@ -39,8 +43,9 @@ async def mesh_gateways(engine: Engine, request: Request) -> Reply:
     return await topic_answer(engine, request, topics.service(name), list, shapes.HEALTH_ENTRY)
 
 
-async def raft(engine: Engine, _: Request) -> Reply:
+async def raft(engine: Engine, request: Request) -> Reply:
     """The servers: this one leads."""
+    require(engine, request, Resource.OPERATOR, "", Level.READ)
     return Reply.json(
         {
             "Servers": [
@@ -58,8 +63,9 @@ async def raft(engine: Engine, _: Request) -> Reply:
     )
 
 
-async def server_health(engine: Engine, _: Request) -> Reply:
+async def server_health(engine: Engine, request: Request) -> Reply:
     """How the servers are: whoever answers is well."""
+    require(engine, request, Resource.OPERATOR, "", Level.READ)
     own = {
         "ID": engine.own.id,
         "Name": engine.own.node,
@@ -82,7 +88,7 @@ async def ui_services(engine: Engine, request: Request) -> Reply:
     def view() -> list[dict[str, Any]]:
         return views.summaries(engine.machine.catalog, lambda found: filtering.kept(found, test))
 
-    return await topic_answer(engine, request, topics.CHECKS, view)
+    return await topic_answer(engine, request, topics.CHECKS, view, narrow=sight.of_summaries)
 
 
 async def ui_nodes(engine: Engine, request: Request) -> Reply:
@@ -92,20 +98,27 @@ async def ui_nodes(engine: Engine, request: Request) -> Reply:
         catalog = engine.machine.catalog
         return [views.whole_node(catalog, name) for name in sorted(catalog.nodes)]
 
-    return await topic_answer(engine, request, topics.CHECKS, view)
+    return await topic_answer(engine, request, topics.CHECKS, view, narrow=sight.of_whole_nodes)
 
 
 async def ui_node(engine: Engine, request: Request) -> Reply:
     """One node with its services and checks."""
     name = named(request, "node name")
+    require(engine, request, Resource.NODE, name, Level.READ)
     if name not in engine.machine.catalog.nodes:
         raise Refused(404, "")
-    view = views.whole_node
-    return await topic_answer(engine, request, topics.node(name), lambda: view(engine.machine.catalog, name))
+    return await topic_answer(
+        engine,
+        request,
+        topics.node(name),
+        lambda: views.whole_node(engine.machine.catalog, name),
+        narrow=sight.of_whole_node,
+    )
 
 
-async def join(_: Engine, request: Request) -> Reply:
+async def join(engine: Engine, request: Request) -> Reply:
     """Refused: this registry has no cluster to join."""
+    require(engine, request, Resource.AGENT, engine.own.node, Level.WRITE)
     raise Refused(
         400,
         f"This registry is a cluster of one and cannot join {request.rest!r}: for more servers run Consul, "
@@ -113,20 +126,23 @@ async def join(_: Engine, request: Request) -> Reply:
     )
 
 
-async def leave(_: Engine, __: Request) -> Reply:
+async def leave(engine: Engine, request: Request) -> Reply:
     """Refused: a request does not stop this registry."""
+    require(engine, request, Resource.AGENT, engine.own.node, Level.WRITE)
     raise Refused(400, "This registry does not leave over HTTP: stop it with `milkrun down` or SIGTERM")
 
 
 async def force_leave(engine: Engine, request: Request) -> Reply:
     """Nothing, for this node; there is no other one."""
+    require(engine, request, Resource.OPERATOR, "", Level.WRITE)
     if request.rest != lan_member(engine)["Name"]:
         raise Refused(500, f"agent: No node found with name '{request.rest}'")
     return Reply()
 
 
-async def remove_peer(_: Engine, request: Request) -> Reply:
+async def remove_peer(engine: Engine, request: Request) -> Reply:
     """Refused: the one server is not removed, and there is no other."""
+    require(engine, request, Resource.OPERATOR, "", Level.WRITE)
     for name in ("address", "id"):
         if value := request.one(name):
             raise Refused(500, f'{name} "{value}" was not found in the Raft configuration')
@@ -136,8 +152,9 @@ async def remove_peer(_: Engine, request: Request) -> Reply:
     )
 
 
-async def keyring(engine: Engine, _: Request) -> Reply:
+async def keyring(engine: Engine, request: Request) -> Reply:
     """Refused: nothing is gossiped, so no key encrypts it."""
+    require(engine, request, Resource.KEYRING, "", Level.READ)
     why = f"* {DATACENTER} (LAN) error: 1/1 nodes reported failure"
     raise Refused(
         500,
@@ -145,17 +162,13 @@ async def keyring(engine: Engine, _: Request) -> Reply:
     )
 
 
-async def monitor(_: Engine, request: Request) -> Reply:
+async def monitor(engine: Engine, request: Request) -> Reply:
     """Refused: the log is a file, which `milkrun logs` follows."""
+    require(engine, request, Resource.AGENT, engine.own.node, Level.READ)
     level = (request.one("loglevel") or "info").lower()
     if level not in _LOG_LEVELS:
         raise Refused(400, f"Bad request: Unknown log level: {level[:40]}")
     raise Refused(400, "This registry does not send its log over HTTP: `milkrun logs registry -f` follows it")
-
-
-async def no_acl(_: Engine, __: Request) -> Reply:
-    """Refused: there are no tokens here."""
-    raise Refused(401, "ACL support disabled")
 
 
 _LOG_LEVELS = ("trace", "debug", "info", "warn", "err")
@@ -177,10 +190,8 @@ ROUTES = (
     Route("GET", "/v1/health/ingress/", mesh_gateways, "service", "read"),
     Route("GET", "/v1/catalog/gateway-services/", mesh_gateways, "service", "read"),
     Route("DELETE", "/v1/operator/raft/peer", remove_peer, "operator", "write"),
-    Route("GET", "/v1/operator/keyring", keyring, "operator", "read"),
+    Route("GET", "/v1/operator/keyring", keyring, "keyring", "read"),
     Route("GET", "/v1/agent/monitor", monitor, "agent", "read"),
-    Route("PUT", "/v1/agent/token/", no_acl, "agent", "write"),
-    *(Route(method, "/v1/acl/", no_acl, "operator", "write") for method in ("GET", "PUT", "POST", "DELETE")),
     Route("PUT", "/v1/agent/join/", join, "agent", "write"),
     Route("PUT", "/v1/agent/leave", leave, "agent", "write"),
     Route("PUT", "/v1/agent/force-leave/", force_leave, "operator", "write"),

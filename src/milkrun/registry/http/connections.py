@@ -14,6 +14,7 @@ from typing import Any
 from milkrun.registry.http.hosts import Hosts
 from milkrun.registry.http.limits import Limits
 from milkrun.registry.http.protocol import App, Clock, Connection
+from milkrun.registry.http.reading import Cap
 from milkrun.registry.refusal import Refused
 
 BACKLOG = 2048
@@ -27,12 +28,19 @@ class Connections:
     """The connections that there are now."""
 
     def __init__(
-        self, app: App, listener: socket.socket, limits: Limits, tick_s: float, hosts: Hosts | None
+        self,
+        app: App,
+        listener: socket.socket,
+        limits: Limits,
+        tick_s: float,
+        *,
+        hosts: Hosts | None,
+        cap: Cap | None,
     ) -> None:
         self._app = app
         self._limits = limits
         self._tick_s = tick_s
-        self._hosts = hosts
+        self._hosts, self._cap = hosts, cap
         self._clock = Clock()
         self._open: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
@@ -65,7 +73,9 @@ class Connections:
             before.close()
 
     def _connection(self) -> Connection:
-        return Connection(self._app, self._clock, self._limits, self._hosts, made=self._made, lost=self._lost)
+        return Connection(
+            self._app, self._clock, self._limits, self._hosts, made=self._made, lost=self._lost, cap=self._cap
+        )
 
     def _tick(self) -> None:
         """The clock is right again, and whoever takes too long is cut off."""
@@ -125,13 +135,14 @@ async def listening(
     limits: Limits = Limits(),  # noqa: B008  a frozen value
     tick_s: float = TICK_S,
     hosts: Hosts | None = None,
+    cap: Cap | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Connections]:
     """`app` answers whoever connects to `listener` meanwhile; afterwards nobody is connected any more.
 
-    Without `hosts` it answers to every name.
+    Without `hosts` it answers to every name; without `cap` no body is longer than most are.
     """
-    connections = Connections(app, listener, limits, tick_s, hosts)
+    connections = Connections(app, listener, limits, tick_s, hosts=hosts, cap=cap)
     try:
         await connections.meet(tls)
         yield connections

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 
 from milkrun.registry import commands, topics, views
+from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.events import Event, index_of
 from milkrun.registry.filters.pattern import Budget, Pattern
 from milkrun.registry.filters.syntax import WrongPattern
+from milkrun.registry.http.asking import change, require, shown
 from milkrun.registry.http.blocking import answer
 from milkrun.registry.http.health import named
 from milkrun.registry.http.message import Reply, Request
@@ -22,6 +24,7 @@ _MOVED = 2**64
 async def fire(engine: Engine, request: Request) -> Reply:
     """Tells all nodes, which is this one."""
     name = named(request, "name")
+    require(engine, request, Resource.EVENT, name, Level.WRITE)
     payload = await request.body()
     if len(payload) + len(name) > EVENT_BYTES_AT_MOST:
         why = f"user event exceeds configured limit of {EVENT_BYTES_AT_MOST} bytes before encoding"
@@ -37,7 +40,7 @@ async def fire(engine: Engine, request: Request) -> Reply:
     if event.tag_filter and not event.service_filter:
         raise Refused(500, "Cannot provide tag filter without service filter")
     if _heard_here(engine, event):
-        await engine.submit(commands.HearEvent(event))
+        await change(engine, request, commands.HearEvent(event))
     return Reply.json(event)
 
 
@@ -49,7 +52,7 @@ async def heard(engine: Engine, request: Request) -> Reply:
         return index_of(engine.machine.events.named(name))
 
     def reply(_: int) -> Reply:
-        return Reply.json(engine.machine.events.named(name), index=current())
+        return shown(engine, request, engine.machine.events.named(name), index=current())
 
     def moved() -> int:
         """These indexes have no order: any other one than the client's is news."""

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from milkrun.registry import topics, views
+from milkrun.registry.access import sight
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.filters.shapes import Fields
 from milkrun.registry.http import filtering
+from milkrun.registry.http.asking import Narrow, authority, shown
 from milkrun.registry.http.blocking import answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
@@ -41,8 +43,8 @@ async def service(engine: Engine, request: Request) -> Reply:
         return _encode(entries())
 
     def reply(index: int) -> Reply:
-        if narrowed:
-            return Reply.encoded(encode(), index=index)
+        if narrowed or not authority(engine, request).reads_all:
+            return shown(engine, request, entries(), index=index)
         return Reply.encoded(engine.replies.get(topic, (passing, tags), encode), index=index)
 
     return await answer(engine, request, topic, index=lambda: engine.machine.ledger.at(topic), reply=reply)
@@ -81,11 +83,18 @@ async def connect(engine: Engine, request: Request) -> Reply:
 
 
 async def topic_answer(
-    engine: Engine, request: Request, topic: str, view: Callable[[], Any], shape: Fields | None = None
+    engine: Engine,
+    request: Request,
+    topic: str,
+    view: Callable[[], Any],
+    shape: Fields | None = None,
+    *,
+    narrow: Narrow = sight.seen,
 ) -> Reply:
     """The reply to a query whose answer is `view()`, and whose index is the topic's.
 
-    With a `shape`, the view is a list of such items, and the request's filter narrows it.
+    With a `shape`, the view is a list of such items, and the request's filter narrows it. `narrow` leaves what
+    the client may see; a list needs none.
     """
     if shape and (test := filtering.test_of(request, shape)):
         whole = view
@@ -98,7 +107,7 @@ async def topic_answer(
         request,
         topic,
         index=lambda: engine.machine.ledger.at(topic),
-        reply=lambda index: Reply.json(view(), index=index),
+        reply=lambda index: shown(engine, request, view(), index=index, narrow=narrow),
     )
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from milkrun.registry import commands, topics
+from milkrun.registry.access.authority import Authority
+from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import authority, change, require, shown
 from milkrun.registry.http.blocking import answer
 from milkrun.registry.http.limits import check_key
 from milkrun.registry.http.message import Reply, Request
@@ -12,6 +17,7 @@ from milkrun.registry.refusal import Refused
 
 _TRUE = b"true"
 _FALSE = b"false"
+_NOTHING = b"[]"
 
 
 async def read(engine: Engine, request: Request) -> Reply:
@@ -24,6 +30,7 @@ async def read(engine: Engine, request: Request) -> Reply:
     key = _key(request)
 
     def reply(index: int) -> Reply:
+        require(engine, request, Resource.KEY, key, Level.READ)
         entry = engine.machine.kv.get(key)
         if entry is None:
             return Reply(404, index=index)
@@ -41,7 +48,7 @@ async def write(engine: Engine, request: Request) -> Reply:
     """Sets a key: plainly, by its ModifyIndex (`cas`), or taking or leaving its lock."""
     key = check_key(_key(request))
     if not request.query:
-        await engine.submit(commands.KvPut(key, await request.body("kv_max_value_size")))
+        await change(engine, request, commands.KvPut(key, await request.body("kv_max_value_size")))
         return Reply.encoded(_TRUE)
     _conflict(request, ("acquire", "cas", "release"))
     flags = request.unsigned("flags") or 0
@@ -57,7 +64,7 @@ async def write(engine: Engine, request: Request) -> Reply:
         command = commands.KvUnlock(key, value, flags, release)
     else:
         command = commands.KvPut(key, value, flags)
-    return Reply.encoded(_TRUE if await engine.submit(command) else _FALSE)
+    return Reply.encoded(_TRUE if await change(engine, request, command) else _FALSE)
 
 
 async def delete(engine: Engine, request: Request) -> Reply:
@@ -71,7 +78,7 @@ async def delete(engine: Engine, request: Request) -> Reply:
         command = commands.KvDeleteCas(_key(request), index)
     else:
         command = commands.KvDelete(_key(request))
-    return Reply.encoded(_TRUE if await engine.submit(command) else _FALSE)
+    return Reply.encoded(_TRUE if await change(engine, request, command) else _FALSE)
 
 
 async def _tree(engine: Engine, request: Request) -> Reply:
@@ -79,7 +86,8 @@ async def _tree(engine: Engine, request: Request) -> Reply:
 
     def reply(index: int) -> Reply:
         entries = engine.machine.kv.under(prefix)
-        return Reply.json(entries, index=index) if entries else Reply(404, index=index)
+        reply = shown(engine, request, entries, index=index)
+        return reply if reply.body != _NOTHING else msgspec.structs.replace(reply, status=404, body=b"")
 
     def index() -> int:
         return engine.machine.kv.index_under(prefix)
@@ -92,8 +100,16 @@ async def _names(engine: Engine, request: Request) -> Reply:
     separator = request.one("separator") or ""
 
     def reply(index: int) -> Reply:
-        names = engine.machine.kv.names(prefix, separator)
-        return Reply.json(names, index=index) if names else Reply(404, index=index)
+        who, keys = authority(engine, request), engine.machine.kv
+        names = keys.names(prefix, separator)
+        if not names:
+            return Reply(404, index=index)
+
+        def narrow(_: Authority, whole: list[str]) -> list[str]:
+            seen = keys.names(prefix, separator, lambda key: who.reads(Resource.KEY, key))
+            return whole if seen == whole else seen
+
+        return shown(engine, request, names, index=index, narrow=narrow)
 
     def index() -> int:
         return engine.machine.kv.index_under(prefix)

@@ -9,14 +9,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from milkrun.registry import snapshot
 from milkrun.registry.refusal import Refused
 
 BODY_BYTES_AT_MOST = 512 * 1024
 DRAINED_BYTES_AT_MOST = 8 * 1024 * 1024
 PARAMETERS_AT_MOST = 100
-
-_SNAPSHOT = b"/v1/snapshot"
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -58,22 +55,28 @@ class Request:
     """One request: `target` is what it asks for as it was sent, `rest` what follows the route's path, decoded.
 
     Header names are in lower case. `size` is how long the body was said to be or turned out; one over the cap is
-    not kept. `last` says that the connection ends with the reply, `old` that it is HTTP/1.0.
+    not kept. `secret` is the token that was shown, empty for none; `local` says that the client is on this
+    machine, `vetted` that the handler asked what the client may do. `last` says that the connection ends with
+    the reply, `old` that it is HTTP/1.0.
     """
 
     __slots__ = (
         "_body",
         "_on_leave",
         "_query",
+        "cap",
         "headers",
         "last",
         "left",
+        "local",
         "method",
         "old",
         "peer",
         "rest",
+        "secret",
         "size",
         "target",
+        "vetted",
     )
 
     def __init__(
@@ -84,13 +87,20 @@ class Request:
         body: bytes = b"",
         *,
         size: int = 0,
+        cap: int = BODY_BYTES_AT_MOST,
         peer: str = "",
+        local: bool = False,
+        secret: bytes = b"",
     ) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         self.size = size
+        self.cap = cap
         self.peer = peer
+        self.local = local
+        self.secret = secret
+        self.vetted = False
         self.rest = ""
         self.last = self.old = self.left = False
         self._body = body
@@ -148,8 +158,8 @@ class Request:
 
     async def body(self, hint: str = "") -> bytes:
         """The whole body, at most 512 KiB; `hint` is where Consul's text says to read on."""
-        if self.size > (cap := body_cap(self.target)):
-            raise _too_large(self.size, cap, hint)
+        if self.size > self.cap:
+            raise _too_large(self.size, self.cap, hint)
         return self._body
 
     def on_leave(self, call: Callable[[], None]) -> None:
@@ -187,11 +197,6 @@ def encoded(reply: Reply, date: bytes, *, last: bool, keep: bool) -> bytes:
 _STATUS_LINES = {each.value: b"HTTP/1.1 %d %b\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
 _ONE_LINE = bytes.maketrans(b"\r\n\0", b"   ")
 """A value may repeat what a client sent: it must not become a second header. Go's servers do the same."""
-
-
-def body_cap(target: bytes) -> int:
-    """How long the body of a request for this may be: one route takes a whole state."""
-    return snapshot.BYTES_AT_MOST if target.partition(b"?")[0] == _SNAPSHOT else BODY_BYTES_AT_MOST
 
 
 def _too_large(size: int, cap: int, hint: str) -> Refused:

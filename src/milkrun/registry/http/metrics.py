@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import require
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.nouns import STATUSES
@@ -29,6 +31,7 @@ class Gauge(msgspec.Struct, frozen=True, rename="pascal"):
 
 async def metrics(engine: Engine, request: Request) -> Reply:
     """The figures of this moment. There are no counters or samples: the gauges are all."""
+    require(engine, request, Resource.AGENT, engine.own.node, Level.READ)
     gauges = list(_gauges(engine))
     if request.one("format") == "prometheus":
         shown = CollectorRegistry()

@@ -14,8 +14,8 @@ import structlog
 
 from milkrun.registry.http.hosts import Hosts
 from milkrun.registry.http.limits import Limits
-from milkrun.registry.http.message import BODY_BYTES_AT_MOST, Reply, Request, encoded
-from milkrun.registry.http.reading import Phase, Reader
+from milkrun.registry.http.message import Reply, Request, encoded
+from milkrun.registry.http.reading import Cap, Phase, Reader
 from milkrun.registry.refusal import Refused
 
 PIPELINED_AT_MOST = 8
@@ -45,9 +45,10 @@ class Connection(asyncio.Protocol):
         *,
         made: Callable[[Connection], None],
         lost: Callable[[Connection], None],
+        cap: Cap | None = None,
     ) -> None:
         self._app, self._clock, self._limits, self._made, self._lost = app, clock, limits, made, lost
-        self._hosts = hosts
+        self._hosts, self._cap = hosts, cap
         self._reader = Reader()
         self.peer = ""
         self._began = 0
@@ -65,7 +66,7 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
         self._half_closes = self._transport.can_write_eof()
-        self._reader = Reader(self.peer, self._hosts)
+        self._reader = Reader(self.peer, self._hosts, self._cap)
         self._made(self)
 
     def data_received(self, data: bytes) -> None:
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines((head, reply.body))
         if last:
-            self._end(linger=reply.close or request.size > BODY_BYTES_AT_MOST)
+            self._end(linger=reply.close or request.size > request.cap)
         elif reader.phase is Phase.IDLE:
             self._since = self._clock.now
 

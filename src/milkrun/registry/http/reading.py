@@ -7,22 +7,29 @@ servers could read in two ways is refused here. After a refusal nothing more is 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 
 import httptools
 
+from milkrun.registry.access.authority import is_local
 from milkrun.registry.http.hosts import Hosts, from_elsewhere
-from milkrun.registry.http.message import BODY_BYTES_AT_MOST, DRAINED_BYTES_AT_MOST, Request, body_cap
+from milkrun.registry.http.message import BODY_BYTES_AT_MOST, DRAINED_BYTES_AT_MOST, Request
 from milkrun.registry.refusal import Refused
 
 HEAD_BYTES_AT_MOST = 16 * 1024
 _LINE_BYTES = 4
+_TOKEN, _BEARER = b"x-consul-token", b"authorization"
 _NOTICED = frozenset(
     {
+        *(_TOKEN, _BEARER),
         *(b"host", b"origin", b"sec-fetch-site"),
         *(b"content-length", b"transfer-encoding", b"expect", b"upgrade"),
     }
 )
+
+Cap = Callable[[bytes, bytes, bool], int]
+"""How long the body of a request may be: by its target, the token that comes with it, and whether it is local."""
 
 
 class Phase(Enum):
@@ -42,9 +49,12 @@ class Reader:
     body is wanted. Without `hosts` every Host header is taken.
     """
 
-    def __init__(self, peer: str = "", hosts: Hosts | None = None) -> None:
+    def __init__(self, peer: str = "", hosts: Hosts | None = None, cap: Cap | None = None) -> None:
         self._parser = httptools.HttpRequestParser(_Callbacks(self))
         self._peer = peer
+        self._local = is_local(peer)
+        self._cap_of = cap
+        self._secret = b""
         self._hosts = hosts
         self.phase = Phase.IDLE
         self.began = 0
@@ -109,7 +119,6 @@ class Reader:
     def head_done(self) -> None:
         """The head is whole."""
         self.phase = Phase.BODY
-        self._cap = body_cap(self._target)
         found: dict[bytes, bytes] = {}
         for name, value in self._headers:
             if name in _NOTICED:
@@ -125,6 +134,10 @@ class Reader:
         host = found.get(b"host")
         if host is not None and self._hosts and not self._hosts.has(host):
             raise self._stop(421, _misdirected(host))
+        self._secret = found[_TOKEN] if _TOKEN in found else _bearer(found.get(_BEARER, b""))
+        self._cap = BODY_BYTES_AT_MOST
+        if self._cap_of:
+            self._cap = self._cap_of(self._target, self._secret, self._local)
         if len(found) > (host is not None):
             if from_elsewhere(self._parser.get_method(), found):
                 raise self._stop(403, "Forbidden: a page of another origin may not write here")
@@ -177,7 +190,17 @@ class Reader:
     def _take(self, *, last: bool) -> None:
         method = self._parser.get_method().decode()
         body = b"".join(self._chunks) if 0 < self._size <= self._cap else b""
-        request = Request(method, self._target, self._headers, body, size=self._size, peer=self._peer)
+        request = Request(
+            method,
+            self._target,
+            self._headers,
+            body,
+            size=self._size,
+            cap=self._cap,
+            peer=self._peer,
+            local=self._local,
+            secret=self._secret,
+        )
         request.old = self._old
         request.last = last or method == "CONNECT"
         self.phase = Phase.NOTHING if request.last else Phase.IDLE
@@ -204,3 +227,9 @@ def _misdirected(host: bytes) -> str:
 
 def _head_too_large() -> Refused:
     return Refused(431, f"Request Header Fields Too Large: at most {HEAD_BYTES_AT_MOST} bytes")
+
+
+def _bearer(authorization: bytes) -> bytes:
+    """The token of an Authorization header; other schemes are no tokens (old Prometheus always sends Basic)."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""

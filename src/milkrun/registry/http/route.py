@@ -19,7 +19,8 @@ Handler = Callable[[Engine, Request], Awaitable[Reply]]
 class Route(msgspec.Struct, frozen=True):
     """One endpoint. A path that ends in `/` takes whatever follows it.
 
-    `resource` and `access` say what a token must allow: the kind of rule, and read, write or none.
+    `resource` and `access` say what a token must allow: the kind of rule, and read, write or none. A handler
+    whose access is not none has to ask for the client's authority, or its reply is not sent.
     """
 
     method: str
@@ -30,9 +31,9 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Methods(msgspec.Struct, frozen=True):
-    """The handlers of one path, by method. `allow` is the header's text."""
+    """The routes of one path, by method. `allow` is the header's text."""
 
-    handlers: dict[str, Handler]
+    routes: dict[str, Route]
     allow: str
 
 
@@ -41,16 +42,16 @@ class Table:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
-        handlers: dict[str, dict[str, Handler]] = {}
+        found: dict[str, dict[str, Route]] = {}
         for route in self.routes:
-            methods = handlers.setdefault(route.path, {})
+            methods = found.setdefault(route.path, {})
             if route.method in methods:
                 raise ValueError(f"two routes for {route.method} {route.path}")
-            methods[route.method] = route.handler
+            methods[route.method] = route
         self._methods = {
-            path: Methods(methods, ",".join(["OPTIONS", *methods])) for path, methods in handlers.items()
+            path: Methods(methods, ",".join(["OPTIONS", *methods])) for path, methods in found.items()
         }
-        self._depths = sorted({path.count("/") for path in handlers if path.endswith("/")}, reverse=True)
+        self._depths = sorted({path.count("/") for path in found if path.endswith("/")}, reverse=True)
         self.find = lru_cache(maxsize=PATHS_REMEMBERED)(self._find)
         """The methods of a path and what follows the route's own path; None when nothing answers there."""
 

@@ -10,6 +10,7 @@ import msgspec
 from milkrun.registry import commands, topics
 from milkrun.registry.duration import nanoseconds
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import Duration, decode
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
@@ -59,19 +60,19 @@ async def create(engine: Engine, request: Request) -> Reply:
         node_checks=[NODE_CHECK] if checks is None else checks,
         service_checks=refs or None,
     )
-    return Reply.json({"ID": await engine.submit(commands.CreateSession(session))})
+    return Reply.json({"ID": await change(engine, request, commands.CreateSession(session))})
 
 
 async def destroy(engine: Engine, request: Request) -> Reply:
     """Ends a session."""
-    await engine.submit(commands.DestroySession(_id(request)))
+    await change(engine, request, commands.DestroySession(_id(request)))
     return Reply.encoded(b"true")
 
 
 async def renew(engine: Engine, request: Request) -> Reply:
     """Starts a session's time to live anew."""
     session_id = _id(request)
-    session = await engine.submit(commands.RenewSession(session_id))
+    session = await change(engine, request, commands.RenewSession(session_id))
     if session is None:
         raise Refused(404, f"Session id '{session_id}' not found")
     return Reply.json([session])

@@ -8,8 +8,10 @@ import binascii
 import msgspec
 
 from milkrun.registry import commands
+from milkrun.registry.access import sight
 from milkrun.registry.commands import AnyOp, CheckOp, NodeOp, ServiceOp, TxnOp
 from milkrun.registry.engine import Engine
+from milkrun.registry.http.asking import authority, change, marked
 from milkrun.registry.http.bodies import ServiceBody, fold, folded, service_of
 from milkrun.registry.http.catalog import CheckRow, check_row
 from milkrun.registry.http.limits import check_key
@@ -77,8 +79,13 @@ class _Operation(msgspec.Struct):
 async def run(engine: Engine, request: Request) -> Reply:
     """Does all operations, or none (409)."""
     operations = _operations(await request.body("txn_max_req_len"))
-    result: TxnResult = await engine.submit(commands.Txn(operations))
-    return Reply.json(result, status=409 if result.Errors else 200)
+    result: TxnResult = await change(engine, request, commands.Txn(operations))
+    who = authority(engine, request)
+    if result.Errors or not result.Results or who.reads_all:
+        return Reply.json(result, status=409 if result.Errors else 200)
+    seen = [each for each in result.Results if all(sight.may_see(who, item) for item in each.values())]
+    reply = Reply.json(TxnResult(seen, None))
+    return reply if len(seen) == len(result.Results) else marked(reply)
 
 
 def _operations(raw: bytes) -> list[AnyOp]:
@@ -132,7 +139,9 @@ def _kv(kv: _KvOp) -> TxnOp:
         value = base64.b64decode(kv.value, validate=True)
     except binascii.Error as error:
         raise Refused(400, f"Failed to parse body: illegal base64 data in the value of {kv.key!r}") from error
-    return TxnOp(verb=kv.verb, key=check_key(kv.key), value=value, flags=kv.flags, index=kv.index, session=kv.session)
+    return TxnOp(
+        verb=kv.verb, key=check_key(kv.key), value=value, flags=kv.flags, index=kv.index, session=kv.session
+    )
 
 
 ROUTES = (Route("PUT", "/v1/txn", run, "key", "write"),)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milkrun.registry.checks.definition import Alias, Http, NotRun, Plan, Tcp, _Sent, plan_of
+from milkrun.registry.checks.definition import Alias, Grpc, Http, NotRun, Plan, Tcp, _Sent, plan_of
 from milkrun.registry.checks.thresholds import Thresholds
 from milkrun.registry.http.bodies import check_of, fold
 from milkrun.registry.nouns import CheckSpec
@@ -51,9 +51,17 @@ def test_an_http_check():
 def test_the_other_kinds():
     assert plan(TCP="a:1").look == Tcp("a:1")
     assert plan(AliasService="s", AliasNode="n", Interval=None).look == Alias("n", "s")
-    grpc = plan(GRPC="a:1").look
-    assert isinstance(grpc, NotRun)
-    assert "does not run grpc checks yet" in grpc.why
+    assert plan(GRPC="a:1/s").look == Grpc(address="a:1/s")
+    assert plan(GRPC="a:1", GRPCUseTLS=True, TLSSkipVerify=True, TLSServerName="n").look == Grpc(
+        address="a:1", tls=True, skip_verify=True, server_name="n"
+    )
+
+
+def test_a_kind_that_nobody_knows_is_not_run():
+    """It may stand in a snapshot that a later version took."""
+    look = plan_of(CheckSpec(check_id="c", type="udp", probe={"udp": "a:1"})).look
+    assert isinstance(look, NotRun)
+    assert "does not run udp checks" in look.why
 
 
 @pytest.mark.parametrize(

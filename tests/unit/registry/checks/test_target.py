@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from milkrun.registry.checks.target import BadTarget, Target, of_address, of_url
+from milkrun.registry.checks.target import BadTarget, Health, Target, of_address, of_grpc, of_url
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,33 @@ def test_any_text_is_an_address_or_refused(text):
     assert 0 < target.port < 65536
     assert target.host
     assert target.host.isascii()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "authority", "service"),
+    [
+        ("a:1", "a", "a:1", ""),
+        ("a:1/", "a", "a:1", ""),
+        ("[::1]:1/dairy.Goat", "::1", "[::1]:1", "dairy.Goat"),
+        ("127.0.0.1:1/a/b c%20", "127.0.0.1", "127.0.0.1:1", "a/b c%20"),
+    ],
+)
+def test_a_grpc_server_and_its_service(text, host, authority, service):
+    assert of_grpc(text) == Health(target=Target(host, 1), authority=authority, service=service)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a", "address a: missing port in address"),
+        ("/x", "address : missing port in address"),
+        ("unix:/run/docker.sock", "invalid port"),
+        ("dns:///127.0.0.1:1", "invalid port"),
+        ("169.254.169.254%2f:1", "no such host"),
+        ("a\r\nb:1", "no such host"),
+        ("a:1/" + "x" * 1025, "the service's name has 1025 characters; 1024 is the most"),
+    ],
+)
+def test_a_grpc_server_that_is_none_is_refused(text, why):
+    with pytest.raises(BadTarget, match=why):
+        of_grpc(text)

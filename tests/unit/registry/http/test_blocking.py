@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from milkrun.registry import commands, topics
+from milkrun.registry.access.authority import ALL, Gate, Mode
+from milkrun.registry.access.tokens import Token, digest_of
 from milkrun.registry.engine import Engine
 from milkrun.registry.http import blocking
 from milkrun.registry.http.message import Reply, Request
@@ -20,8 +22,10 @@ TOPIC = topics.key("a")
 @pytest.fixture
 async def engine(tmp_path):
     with Storage(tmp_path) as storage:
-        found = Engine(storage, OWN)
-        await found.submit(commands.KvPut("a", b"1"))
+        found = Engine(storage, OWN, gate=Gate(Mode.DEFAULT, digest_of(b"secret")))
+        await found.submit(commands.KvPut("a", b"1"), ALL)
+        other = Token(accessor="2" * 36, digest=digest_of(b"other"))
+        await found.submit(commands.PutToken(other), ALL)
         yield found
 
 
@@ -48,8 +52,7 @@ class Watchers:
 
 
 def watching(target: bytes = b"", token: bytes = b"") -> Request:
-    headers = [(b"x-consul-token", token)] if token else []
-    return Request("GET", target or b"/v1/kv/a?index=99&wait=60s", headers)
+    return Request("GET", target or b"/v1/kv/a?index=99&wait=60s", [], secret=token)
 
 
 async def parked(engine: Engine, count: int) -> None:
@@ -65,8 +68,8 @@ async def test_those_who_asked_the_same_share_one_reply_and_others_do_not(engine
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(watchers.ask(each)) for each in asked]
         await parked(engine, len(asked))
-        index = engine.machine.kv.index_of("a") + 1
-        await engine.submit(commands.KvPut("a", b"2"))
+        index = engine.machine.ledger.index + 1
+        await engine.submit(commands.KvPut("a", b"2"), ALL)
     replies = [each.result() for each in waiting]
     assert watchers.made == 4
     assert len({id(each) for each in replies[:50]}) == 1
@@ -81,7 +84,7 @@ async def test_what_was_made_for_one_change_is_not_the_answer_to_the_next(engine
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(watchers.ask(watching()))
             await parked(engine, 1)
-            await engine.submit(commands.KvPut("a", value))
+            await engine.submit(commands.KvPut("a", value), ALL)
         assert waiting.result() == Reply.json(
             [engine.machine.kv.get("a")], index=engine.machine.kv.index_of("a")
         )
@@ -111,6 +114,6 @@ async def test_so_many_wait_and_no_more(engine):
             await watchers.ask(watching())
         assert refused.value.status == 429
         assert (await watchers.ask(Request("GET", b"/v1/kv/a", []))).status == 200
-        await engine.submit(commands.KvPut("a", b"2"))
+        await engine.submit(commands.KvPut("a", b"2"), ALL)
         for each in waiting:
             assert (await each).status == 200

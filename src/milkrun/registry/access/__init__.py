@@ -1,0 +1,1 @@
+"""Who may do what in the registry: rules, tokens, and what a token may change and see."""
