@@ -33,6 +33,7 @@ def _docker() -> bool:
 
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "consul": (_consul, ".ci/parts/consul.sh"),
+    "strace": (lambda: shutil.which("strace") is not None, ".ci/parts/strace.sh"),
     "py-consul": ((ROOT / ".parts" / "py-consul" / "version").is_file, ".ci/parts/py_consul.sh"),
     "docker": (_docker, ".ci/parts/docker.sh"),
     "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),

@@ -35,6 +35,7 @@ _FORMAT = 2
 _INDEX: Row = ("meta", "index")
 _PAGES_AT_MOST = 2**32 - 2
 _PAGE_BYTES = 4096
+_PIECE_BYTES = 1 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[str, str, bytes | None]]).decode
@@ -74,6 +75,7 @@ class Storage:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.close(os.open(self.folder / _FILE, _CREATE, 0o600))
             self._open()
+            _sync(self.folder)  # SQLite does it too, and passes over its errors: its files would be gone
         except BlockingIOError as error:
             self.__exit__()
             raise Conflict(
@@ -154,7 +156,7 @@ class Storage:
                 )
         if self._pages_in_wal > CHECKPOINTED_AT_PAGES:
             with contextlib.suppress(DiskFull):
-                self._checkpoint("PASSIVE")
+                self._checkpoint()
 
     def _fold(self, rows_at_most: int, bytes_at_most: int) -> None:
         """The oldest rows of the log are in their places."""
@@ -175,11 +177,11 @@ class Storage:
         self._unfolded.done(step)
         self._pages_in_wal += len(step.rows) + 2
 
-    def _checkpoint(self, how: str) -> None:
+    def _checkpoint(self) -> None:
         """What the write-ahead log holds is synced in its place, and the log is written from its start again."""
         self._pages_in_wal = 0
         with self._all_or_nothing():
-            self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -203,9 +205,14 @@ class Storage:
     def _open(self) -> None:
         path = self.folder / _FILE
         try:
+            # A process that was killed may have left commits that were never synced, and a failed sync some that
+            # are in the system's cache alone, from where no sync takes them: they are written and synced before
+            # anybody sees them, and before a checkpoint counts on them.
+            _write_again(path.with_name(f"{_FILE}-wal"))
             self._db = db = sqlite3.connect(path, isolation_level=None)
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = WAL")
+            # Read to its end, or what goes wrong in it is not told: there would be no write-ahead log.
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA wal_autocheckpoint = 0")
             db.execute(f"PRAGMA max_page_count = {self._pages_at_most:d}")
@@ -218,14 +225,10 @@ class Storage:
             if found != _FORMAT:  # else nothing is written: a full disk can still be opened and read
                 for statement in _TABLES:
                     db.execute(statement)
-            # A process that was killed may have left what was written and never synced, or what a failed sync
-            # left in the system's cache alone. Before anybody sees it, it is written once more, and synced.
-            with contextlib.suppress(DiskFull):
-                self._checkpoint("TRUNCATE")
             for place, record in db.execute("SELECT place, body FROM log ORDER BY place"):
                 rows = {(kind, key): body for kind, key, body in _decode(record)}
                 self._unfolded.add(place, rows, len(record))
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+        except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> StorageFailed:
@@ -248,8 +251,27 @@ def _make(folder: Path) -> None:
     folder.chmod(0o700)
     for each in [folder, *missing]:
         with contextlib.suppress(PermissionError):  # a folder above that we may not read was there before us
-            parent = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
+            _sync(each.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Which files are in the folder is on the disk."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _write_again(path: Path) -> None:
+    """What the system says that the file holds is what the disk holds."""
+    if not path.exists():
+        return
+    opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        at = 0
+        while piece := os.pread(opened, _PIECE_BYTES, at):
+            at += os.pwrite(opened, piece, at)
+        os.fsync(opened)
+    finally:
+        os.close(opened)
