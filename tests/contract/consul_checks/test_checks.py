@@ -163,12 +163,6 @@ DIFFERENCES = {
         ("passing", "TCP connect 127.0.0.1:{own}: Success"),
         ("critical", "checks never reach 127.0.0.1 port {own}: it is this registry's own"),
     ),
-    "grpc": (
-        "gRPC checks are kept, but not run yet",
-        {"GRPC": "127.0.0.1:{closed}"},
-        ("critical", re.compile(r"rpc error: code = Unavailable .*")),
-        ("critical", re.compile(r"This registry does not run grpc checks yet.*")),
-    ),
 }
 
 SCRIPTS = {

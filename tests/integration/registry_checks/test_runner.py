@@ -121,13 +121,6 @@ async def test_aliases_of_one_another_come_to_rest(registry):
         assert len(registry.check(name).output) < 200
 
 
-async def test_what_is_not_run_says_so(registry):
-    await registry.register("rpc", GRPC="127.0.0.1:1", Status="critical")
-    check = await registry.until("rpc", lambda it: it.output)
-    assert check.status == "critical"
-    assert check.output.startswith("This registry does not run grpc checks yet")
-
-
 @pytest.mark.parametrize(
     "check", [{"Args": ["id"]}, {"ScriptArgs": ["id"]}, {"DockerContainerID": "c", "Args": ["id"]}]
 )

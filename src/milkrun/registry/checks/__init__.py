@@ -1,4 +1,4 @@
-"""The checks that the registry's own agent runs: HTTP, TCP and alias.
+"""The checks that the registry's own agent runs: HTTP, TCP, gRPC and alias.
 
-What decides is pure; sockets are in `pin`, `http_probe` and `tcp_probe`, clocks and loops in `looks` and `runner`.
+What decides is pure; sockets are in `pin` and the probes, clocks and loops in `looks` and `runner`.
 """

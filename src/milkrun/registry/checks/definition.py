@@ -32,6 +32,15 @@ class Tcp(msgspec.Struct, frozen=True):
     address: str
 
 
+class Grpc(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the standard health service of this HOST:PORT[/SERVICE]."""
+
+    address: str
+    tls: bool = False
+    skip_verify: bool = False
+    server_name: str = ""
+
+
 class Alias(msgspec.Struct, frozen=True):
     """Be as another service or node is; an empty node is this registry's own."""
 
@@ -45,7 +54,7 @@ class NotRun(msgspec.Struct, frozen=True):
     why: str
 
 
-Look = Http | Tcp | Alias | NotRun
+Look = Http | Tcp | Grpc | Alias | NotRun
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -70,6 +79,7 @@ class _Sent(msgspec.Struct, rename=_folded):
     body: str = ""
     tcp: str = ""
     grpc: str = ""
+    grpc_use_tls: bool = False
     alias_node: str = ""
     alias_service: str = ""
     tls_skip_verify: bool = False
@@ -121,12 +131,19 @@ def _look(kind: str, sent: _Sent) -> Look:
             )
         case "tcp":
             return Tcp(sent.tcp)
+        case "grpc":
+            return Grpc(
+                address=sent.grpc,
+                tls=sent.grpc_use_tls,
+                skip_verify=sent.tls_skip_verify,
+                server_name=sent.tls_server_name,
+            )
         case "alias":
             return Alias(sent.alias_node, sent.alias_service)
         case _:
             return NotRun(
-                f"This registry does not run {kind} checks yet, so this one stays as it is: "
-                "use an HTTP, TCP or TTL check."
+                f"This registry does not run {kind} checks, so this one stays as it is: "
+                "use an HTTP, TCP, gRPC or TTL check."
             )
 
 

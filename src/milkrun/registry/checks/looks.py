@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from milkrun.registry.checks import verdict
-from milkrun.registry.checks.definition import Http, Tcp
+from milkrun.registry.checks import grpc_verdict, verdict
+from milkrun.registry.checks.definition import Grpc, Http, Tcp
+from milkrun.registry.checks.grpc_probe import GrpcProbe
 from milkrun.registry.checks.http_probe import HttpProbe
 from milkrun.registry.checks.pin import Resolve, pinned
 from milkrun.registry.checks.reach import Reach
-from milkrun.registry.checks.target import BadTarget, Target, is_method, of_address, of_url
+from milkrun.registry.checks.target import BadTarget, Target, is_method, of_address, of_grpc, of_url
 from milkrun.registry.checks.tcp_probe import connect
 from milkrun.registry.checks.verdict import Failed, Result
 
@@ -22,6 +23,7 @@ class Looks:
         self._reach = reach
         self._resolve = resolve
         self._http = HttpProbe()
+        self._grpc = GrpcProbe()
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -57,6 +59,17 @@ class Looks:
             return verdict.of_failure(addresses.why)
         failed = await connect(addresses, target.port, timeout_s)
         return verdict.of_failure(failed.why) if failed else verdict.of_connection(look.address)
+
+    async def grpc(self, look: Grpc, own: str, timeout_s: float) -> Result:
+        """What the health service says, for a check of a service at `own`."""
+        try:
+            health = of_grpc(look.address)
+        except BadTarget as error:
+            return grpc_verdict.of_call(look.address, grpc_verdict.unreached(str(error)))
+        addresses = await self._pinned(health.target, own, timeout_s)
+        if isinstance(addresses, Failed):
+            return grpc_verdict.of_call(look.address, grpc_verdict.unreached(addresses.why))
+        return grpc_verdict.of_call(look.address, await self._grpc.ask(look, health, addresses, timeout_s))
 
     async def _pinned(self, target: Target, own: str, timeout_s: float) -> list[str] | Failed:
         try:

@@ -18,7 +18,7 @@ from milkrun.errors import StorageFailed
 from milkrun.registry import commands, topics
 from milkrun.registry.checks import alias, verdict
 from milkrun.registry.checks.damping import Damping
-from milkrun.registry.checks.definition import Alias, Http, NotRun, Plan, Tcp, plan_of
+from milkrun.registry.checks.definition import Alias, Grpc, Http, NotRun, Plan, Tcp, plan_of
 from milkrun.registry.checks.looks import Looks
 from milkrun.registry.checks.pin import Resolve, system_names
 from milkrun.registry.checks.reach import Reach
@@ -156,6 +156,8 @@ class Runner:
                 return await self._looks.http(look, self._own_address(watched.spec), timeout_s)
             case Tcp():
                 return await self._looks.tcp(look, self._own_address(watched.spec), timeout_s)
+            case Grpc():
+                return await self._looks.grpc(look, self._own_address(watched.spec), timeout_s)
             case Alias() | NotRun():
                 return self._stands(watched.spec, look)
             case _:

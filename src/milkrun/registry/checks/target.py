@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 _PORTS = {"http": 80, "https": 443}
+_SERVICE_AT_MOST = 1024
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -38,6 +39,14 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     authority: str
     path: str
     login: tuple[str, str] | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """A gRPC server, and which of its services is meant (empty: all of it). `authority` is what it is called by."""
+
+    target: Target
+    authority: str
+    service: str
 
 
 class BadTarget(ValueError):
@@ -85,6 +94,16 @@ def of_address(address: str) -> Target:
     if not _is_host(host):
         raise BadTarget(f"dial tcp: lookup {host}: no such host")
     return Target(host, int(port))
+
+
+def of_grpc(text: str) -> Health:
+    """The server and the service of HOST:PORT[/SERVICE]. Raises BadTarget."""
+    address, _, service = text.partition("/")
+    if len(service) > _SERVICE_AT_MOST:
+        raise BadTarget(f"the service's name has {len(service)} characters; {_SERVICE_AT_MOST} is the most")
+    target = of_address(address)
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return Health(target=target, authority=f"{host}:{target.port}", service=service)
 
 
 def is_method(method: str) -> bool:
