@@ -40,7 +40,7 @@ def test_the_registry_answers_dns_where_the_settings_say_and_else_nowhere():
     settings = RegistrySettings(http="127.0.0.1:9500", dns="127.0.0.1:9600", srv_weight_scale=256)
     registry = parts(Environment(name="x", registry=settings), FARM)[0]
     assert registry.arguments == [
-        *("registry", "--http", "127.0.0.1:9500"),
+        *("registry", "--http", "127.0.0.1:9500", "--acl", "default"),
         *("--dns", "127.0.0.1:9600", "--srv-weight-scale", "256"),
     ]
 
