@@ -16,6 +16,7 @@ import structlog
 
 from milkrun.errors import StorageFailed
 from milkrun.registry import commands, topics
+from milkrun.registry.access.authority import ALL
 from milkrun.registry.checks import alias, verdict
 from milkrun.registry.checks.damping import Damping
 from milkrun.registry.checks.definition import Alias, Grpc, Http, NotRun, Plan, Tcp, plan_of
@@ -181,7 +182,7 @@ class Runner:
             return
         status, output = write
         try:
-            await self._engine.submit(commands.ReportProbe(spec, status, output))
+            await self._engine.submit(commands.ReportProbe(spec, status, output), ALL)
         except (DiskFull, StorageFailed):
             return  # The engine says so; what it could not write differs at the next look as well.
         if status != check.status:
