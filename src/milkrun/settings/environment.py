@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_name
+from milkrun.settings.check_allow import network
 from milkrun.settings.toml import Document
 from milkrun.settings.toml_lines import Path
 
@@ -16,13 +17,15 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     `srv_weight_scale` is what the weights in SRV records are multiplied by: 256 where HAProxy reads them. `acl`
     says who may do what without a token: everyone everything (open), this machine read (default), nobody
-    anything (closed).
+    anything (closed). `check_allow` are the networks that its health checks may reach, besides a service's own
+    address and loopback.
     """
 
     http: str = "127.0.0.1:8500"
     dns: str = ""
     srv_weight_scale: int = 1
     acl: Literal["open", "default", "closed"] = "default"
+    check_allow: list[str] = []
 
 
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +88,8 @@ def load(data: bytes, file: str) -> Environment:
         1 <= settings.registry.srv_weight_scale <= 65535,
         "what SRV weights are multiplied by is a number from 1 to 65535; 256 is right for HAProxy",
     )
+    for place, text in enumerate(settings.registry.check_allow):
+        document.check(("registry", "check_allow", place), network, text)
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
         document.check(("routers", name, "service"), service_name, router.service)

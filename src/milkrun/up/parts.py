@@ -43,6 +43,7 @@ def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettin
     if environment.registry.dns:
         registry += ["--dns", environment.registry.dns]
         registry += ["--srv-weight-scale", str(environment.registry.srv_weight_scale)]
+    registry += [f"--check-allow={network}" for network in environment.registry.check_allow]
     drain_s = max((one.stop.drain_limit_s + one.stop.stop_limit_s for one in services.values()), default=0.0)
     return [
         Part(name="registry", kind=Kind.REGISTRY, arguments=registry, stop_s=STOP_S),

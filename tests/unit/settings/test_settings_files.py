@@ -101,6 +101,30 @@ BAD_ENVIRONMENTS = [
     ),
     (
         'http = "127.0.0.1:8500"',
+        'check_allow = ["10.0.0.0/8", "10.1.2.3/16"]',
+        4,
+        "registry.check_allow[1]: `10.1.2.3/16`: the address is not where that network begins",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
+        'check_allow = [\n"10.0.0.0/8",\n"stable-2"]',
+        6,
+        "registry.check_allow[1]: `stable-2` is not a network",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
+        'check_allow = ["169.254.169.254"]',
+        4,
+        "registry.check_allow[0]: `169.254.169.254`: a link-local address, which checks never reach",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
+        'check_allow = "10.0.0.0/8"',
+        4,
+        "registry.check_allow: expected `array`, got `str`",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
         'htpp = "127.0.0.1:8500"',
         4,
         "registry.htpp: unknown key (did you mean `http`?)",

@@ -45,6 +45,12 @@ def test_the_registry_answers_dns_where_the_settings_say_and_else_nowhere():
     ]
 
 
+def test_the_registrys_checks_reach_what_the_settings_permit():
+    settings = RegistrySettings(check_allow=["10.1.0.0/16", "fd00::/32"])
+    registry = parts(Environment(name="x", registry=settings), FARM)[0]
+    assert registry.arguments[-2:] == ["--check-allow=10.1.0.0/16", "--check-allow=fd00::/32"]
+
+
 def test_they_stop_in_the_opposite_order_routers_first():
     groups = stop_order(parts(environment("shop", "goat", "farmer"), FARM))
     assert [part.name for group in groups for part in group] == [
