@@ -29,6 +29,7 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
+	$(BIN)/python benchmarks/registry.py
 
 clean:
 	rm -rf $(VENV) .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

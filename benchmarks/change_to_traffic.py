@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import msgspec
 from farm import Farm
 
-from milkrun.consul import Address, Registry, keys
+from milkrun.consul import Registry, keys
 from milkrun.consul.client import kv_set
 from milkrun.load import generator
 from milkrun.model import AgentReport, CommitId, CommitMark, ServiceName, UnitReport, VersionName
@@ -201,7 +201,7 @@ def row(name: str, seconds: list[float]) -> dict[str, float | str]:
 
 async def measure(farm: Farm, rounds: int) -> tuple[list[dict[str, float | str]], str]:
     async with (
-        Registry(Address(url=f"http://127.0.0.1:{farm.registry}")) as registry,
+        Registry(farm.address) as registry,
         asyncio.TaskGroup() as tasks,
     ):
         asking = Asking(farm.goats)

@@ -99,6 +99,7 @@ def _ours(folder: Path) -> tuple[int, list[str]]:
     return port, [
         milkrun,
         "registry",
+        *("--acl", "open"),
         "--http",
         f"127.0.0.1:{port}",
         "--data",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ports import free_ports
 
+from milkrun.consul import Address
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
 
@@ -53,6 +54,12 @@ class Farm:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.farmers}/milk"
+
+    @property
+    def address(self) -> Address:
+        """Its registry, with the token that the registry made when the farm came up."""
+        token = self.folder.token_file.read_text().strip()
+        return Address(url=f"http://127.0.0.1:{self.registry}", token=token)
 
     def milkrun(self, *arguments: str, here: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from farm import Farm
 
-from milkrun.consul import Address, Registry, keys
+from milkrun.consul import Registry, keys
 from milkrun.load import generator
 from milkrun.load.figures import Figures
 from milkrun.model import AgentReport, RouterReport, ServiceName
@@ -135,7 +135,7 @@ async def chaos(tmp_path: Path) -> AsyncIterator[Chaos]:
     farm.commit("a ledger")
     process = await asyncio.to_thread(farm.up)
     try:
-        async with Registry(Address(url=f"http://127.0.0.1:{farm.registry}")) as registry:
+        async with Registry(farm.address) as registry:
             yield Chaos(farm, registry)
         process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(process.wait, 60)
