@@ -30,15 +30,15 @@ consul = _contract.consul
 
 
 @contextlib.contextmanager
-def milkrun(folder: Path, *options: str) -> Iterator[Server]:
-    """`milkrun registry` serves meanwhile; afterwards it has ended as it should when it is told to."""
+def milkrun(folder: Path, *options: str, acl: str = "open") -> Iterator[Server]:
+    """`milkrun registry` serves meanwhile, to everybody; afterwards it has ended as it should when it is told to."""
     server = Server("milkrun", free_port())
     command = [sys.executable, "-m", "milkrun", "registry", "--http", f"127.0.0.1:{server.port}"]
     log = folder / "registry.log"
     with (
         log.open("w") as sink,
         subprocess.Popen(
-            [*command, "--data", str(folder / "data"), "--host", NODE, *options],
+            [*command, "--data", str(folder / "data"), "--host", NODE, "--acl", acl, *options],
             stdout=sink,
             stderr=subprocess.STDOUT,
             cwd=folder,
