@@ -8,8 +8,10 @@ A rule of a kind that is not known here is refused: one that is passed over prot
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -21,12 +23,10 @@ RULES_AT_MOST = 1024
 _LEVELS = {"deny": Level.DENY, "read": Level.READ, "write": Level.WRITE}
 _PREFIX = "_prefix"
 _TOKEN = re.compile(
-    r'(?P<blank>\s+|\#[^\n]*|//[^\n]*|/\*.*?\*/)|(?P<text>"(?:[^"\\\n]|\\["\\nrt])*")'
+    r'(?P<blank>\s+|\#[^\n]*|//[^\n]*|/\*.*?\*/)|(?P<text>"(?:[^"\\\x00-\x1f]|\\["\\nrt])*")'
     r"|(?P<word>[a-z_]+)|(?P<sign>[{}=])",
     re.DOTALL,
 )
-
-_Pairs = list[tuple[str, str | list[tuple[str, str]]]]
 
 
 def parsed(text: str) -> list[Rule]:
@@ -55,7 +55,8 @@ def _of_blocks(text: str) -> Iterator[Rule]:
 def _of_json(text: str) -> Iterator[Rule]:
     try:
         whole = msgspec.json.decode(text, type=dict[str, str | dict[str, dict[str, str]]])
-    except (msgspec.DecodeError, RecursionError) as error:
+        json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
         raise _refused(str(error) or "too deep") from error
     for word, said in whole.items():
         if isinstance(said, str):
@@ -63,6 +64,15 @@ def _of_json(text: str) -> Iterator[Rule]:
         else:
             for name, block in said.items():
                 yield _named(word, name, block, "")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; of two rules on the same name a decoder keeps only the last, and that may be the weaker one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise ValueError(f"{twice[:40]!r} is there twice")
+    return found
 
 
 def _single(word: str, level: str, where: str) -> Rule:
