@@ -4,39 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import shutil
 import signal
 import sys
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Self
 
-READY = b"the registry serves"
+from ports import free_port, free_ports
+
+READY = (b"the registry serves", b"Synced node info")
+"""What the embedded registry and Consul say when they serve."""
 WITHIN_S = 60.0
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class RegistryProcess:
-    """`up` is set while the process serves. `mutant` names a fault that it has (faulty.py), empty for none."""
+    """`up` is set while the process serves."""
 
-    def __init__(self, port: int, folder: Path, mutant: str = "") -> None:
+    def __init__(self, port: int, command: Sequence[str]) -> None:
         self.port = port
         self.up = asyncio.Event()
         self.starts = 0
         self.log: deque[str] = deque(maxlen=50)
-        program = ["linearizability.faulty", mutant] if mutant else ["milkrun"]
-        listen = ["--http", f"127.0.0.1:{port}", "--data", str(folder), "--host", "n1"]
-        self._command = [sys.executable, "-m", *program, "registry", *listen]
-        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+        self._command = command
+        path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
         self._environment = os.environ | {"PYTHONPATH": path}
         self._process: asyncio.subprocess.Process | None = None
         self._draining: asyncio.Task[None] | None = None
+
+    @classmethod
+    def embedded(cls, folder: Path, mutant: str = "") -> Self:
+        """The embedded registry; `mutant` names a fault that it has (faulty.py), empty for none."""
+        port = free_port()
+        program = ["linearizability.faulty", mutant] if mutant else ["milkrun"]
+        options = ["--http", f"127.0.0.1:{port}", "--data", str(folder / "data"), "--host", "n1"]
+        return cls(port, [sys.executable, "-m", *program, "registry", *options, "--acl", "open"])
+
+    @classmethod
+    def consul(cls, folder: Path) -> Self:
+        """A real Consul, in memory."""
+        binary = os.environ.get("MILKRUN_CONSUL") or shutil.which("consul") or str(ROOT / ".parts" / "consul")
+        http, server, serf = free_ports(3)
+        ports = {"http": http, "server": server, "serf_lan": serf, "dns": -1, "serf_wan": -1, "grpc": -1}
+        limits = {"http_max_conns_per_client": 2000}
+        settings = folder / "consul.json"
+        settings.write_text(json.dumps({"ports": ports, "limits": limits, "disable_update_check": True}))
+        options = ["-bind", "127.0.0.1", "-config-file", str(settings), "-log-level", "info"]
+        return cls(http, [binary, "agent", "-dev", *options])
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """The process serves."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
             env=self._environment,
         )
         ready = asyncio.Event()
@@ -48,10 +74,10 @@ class RegistryProcess:
         self.up.set()
 
     async def _drain(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
-        assert process.stderr
-        async for text in process.stderr:
+        assert process.stdout
+        async for text in process.stdout:
             self.log.append(text.decode(errors="replace").rstrip())
-            if READY in text:
+            if any(ready_text in text for ready_text in READY):
                 ready.set()
         await process.wait()
         ready.set()
@@ -73,3 +99,14 @@ class RegistryProcess:
             if self._draining:
                 await asyncio.wait([self._draining])
         self._process = self._draining = None
+
+
+@contextlib.asynccontextmanager
+async def serving(process: RegistryProcess) -> AsyncIterator[asyncio.TaskGroup]:
+    """The process serves meanwhile, and is gone afterwards; gives the tasks that may start it again."""
+    async with asyncio.TaskGroup() as tasks:
+        await process.start(tasks)
+        try:
+            yield tasks
+        finally:
+            await process.end()

@@ -60,29 +60,42 @@ class Case:
 
 
 class Progress:
-    """How many calls of a round are over, for a nemesis that waits for its moment."""
+    """How much of a round is over, for a nemesis that waits for its moment."""
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._waiting: dict[int, asyncio.Event] = {}
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self._over = 0
+        self._waiting: list[tuple[float, asyncio.Event]] = []
 
     def add(self) -> None:
-        self._count += 1
-        if event := self._waiting.pop(self._count, None):
-            event.set()
+        self._over += 1
+        for part, event in self._waiting:
+            if self._over >= part * self._calls:
+                event.set()
 
-    async def reaches(self, count: int) -> None:
-        if count > self._count:
-            await self._waiting.setdefault(count, asyncio.Event()).wait()
+    async def reaches(self, part: float) -> None:
+        """That part of all calls, from 0 to 1, is over."""
+        if self._over >= part * self._calls:
+            return
+        event = asyncio.Event()
+        self._waiting.append((part, event))
+        await event.wait()
+        self._waiting.remove((part, event))
 
 
 async def play(
-    process: RegistryProcess, tasks: asyncio.TaskGroup, seeds: Sequence[int], *, news_within_s: float = 10.0
+    process: RegistryProcess,
+    tasks: asyncio.TaskGroup,
+    seeds: Sequence[int],
+    *,
+    calls_each: int = CALLS_EACH,
+    faults: int = 3,
+    news_within_s: float = 10.0,
 ) -> list[Case]:
-    """The histories of these seeds, all made at the same time; the process is up again."""
+    """The histories of these seeds, all made at the same time, with so many faults; the process is up again."""
     clock = itertools.count(1)
     cases = [Case(seed, clock) for seed in seeds]
-    progress = Progress()
+    progress = Progress(len(seeds) * CLIENTS * calls_each)
     async with asyncio.TaskGroup() as group:
         watchers = [
             group.create_task(_watch(process, case, operation))
@@ -90,10 +103,10 @@ async def play(
             for operation in case.workload.watched
         ]
         async with asyncio.TaskGroup() as clients:
-            clients.create_task(_nemesis(process, tasks, progress, seeds))
+            clients.create_task(_nemesis(process, tasks, progress, faults_of(seeds[0], faults)))
             for case in cases:
                 for number in range(CLIENTS):
-                    clients.create_task(_client(process, case, number, progress))
+                    clients.create_task(_client(process, case, number, calls_each, progress))
         async with asyncio.TaskGroup() as looks:
             for case in cases:
                 looks.create_task(_look_at_last(process, case, news_within_s))
@@ -102,10 +115,10 @@ async def play(
     return cases
 
 
-async def _client(process: RegistryProcess, case: Case, number: int, progress: Progress) -> None:
+async def _client(process: RegistryProcess, case: Case, number: int, calls: int, progress: Progress) -> None:
     chance = case.workload.chance(number)
     line = Line(process.port)
-    for _ in range(CALLS_EACH):
+    for _ in range(calls):
         operation = case.workload.draw(chance)
         within_s = IMPATIENT_S if chance.random() < 0.1 else ANSWER_WITHIN_S
         began, answer = await _asked(process, line, operation, next(case.clock), within_s)
@@ -166,15 +179,24 @@ async def _look_at_last(process: RegistryProcess, case: Case, within_s: float) -
         return  # `troubles` tells which one
 
 
+def faults_of(seed: int, count: int) -> list[tuple[float, Fault]]:
+    """What happens to the process in the round of this seed, and when (as a part of the round).
+
+    Every other time it dies or stops, every other time it is held; which comes first is chance.
+    """
+    chance = random.Random(f"faults {seed}")
+    first = chance.randrange(2) if count != 1 else 0
+    ends = (Fault.KILL, Fault.KILL, Fault.STOP)
+    faults = [Fault.HOLD if (place + first) % 2 else chance.choice(ends) for place in range(count)]
+    return list(zip(sorted(chance.uniform(0.05, 0.95) for _ in faults), faults, strict=True))
+
+
 async def _nemesis(
-    process: RegistryProcess, tasks: asyncio.TaskGroup, progress: Progress, seeds: Sequence[int]
+    process: RegistryProcess, tasks: asyncio.TaskGroup, progress: Progress, faults: list[tuple[float, Fault]]
 ) -> None:
-    """Two faults, somewhere in the round: the process dies or stops and is started again, or stands still."""
-    chance = random.Random(f"nemesis {seeds[0]}")
-    whole = len(seeds) * CLIENTS * CALLS_EACH
-    first = chance.choice((Fault.KILL, Fault.KILL, Fault.STOP))
-    for fault, start, end in ((first, 0.1, 0.6), (Fault.HOLD, 0.65, 0.9)):
-        await progress.reaches(int(whole * chance.uniform(start, end)))
+    """The process dies or stops and is started again, or stands still, each at its moment."""
+    for moment, fault in faults:
+        await progress.reaches(moment)
         match fault:
             case Fault.HOLD:
                 process.tell(signal.SIGSTOP)
