@@ -84,7 +84,8 @@ def fill(folder: Path, keys: int) -> None:
 def serves_s(folder: Path) -> float:
     port = free_port()
     milkrun = str(Path(sys.executable).parent / "milkrun")
-    command = [milkrun, "registry", "--http", f"127.0.0.1:{port}", "--data", str(folder), "--host", "n1"]
+    command = [milkrun, "registry", "--http", f"127.0.0.1:{port}", "--data", str(folder)]
+    command += ["--host", "n1", "--acl", "open"]
     began = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

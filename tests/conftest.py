@@ -31,10 +31,18 @@ def _docker() -> bool:
         )
 
 
+def _tmpfs() -> bool:
+    """Whether this process may mount: it has CAP_SYS_ADMIN."""
+    status = Path("/proc/self/status")
+    held = status.read_text().partition("CapEff:")[2].split()[:1] if status.is_file() else []
+    return bool(held) and bool(int(held[0], 16) >> 21 & 1) and shutil.which("nsenter") is not None
+
+
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "consul": (_consul, ".ci/parts/consul.sh"),
     "strace": (lambda: shutil.which("strace") is not None, ".ci/parts/strace.sh"),
     "py-consul": ((ROOT / ".parts" / "py-consul" / "version").is_file, ".ci/parts/py_consul.sh"),
+    "tmpfs": (_tmpfs, "root, which may mount,"),
     "docker": (_docker, ".ci/parts/docker.sh"),
     "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),
     "chromium": (lambda: shutil.which("chromium") is not None, ".ci/parts/chromium.sh"),
