@@ -44,21 +44,33 @@ def milkrun(folder: Path, *options: str, acl: str = "open") -> Iterator[Server]:
             cwd=folder,
         ) as process,
     ):
-        server.process, server.log = process, log
+        server.process, server.log, server.told = process, log, False
         try:
-            eventually(lambda: _serves(server, process), f"the registry serves: {log}")
+            eventually(lambda: _serves(server), f"the registry serves: {log}")
             yield server
-            assert process.poll() is None, f"the registry ended by itself:\n{log.read_text()[-4000:]}"
-            process.terminate()
-            assert process.wait(WITHIN_S) in (0, 143), log.read_text()[-4000:]
+            if not server.told:
+                stop(server)
         finally:
             process.kill()
 
 
-def _serves(server: Server, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, server.log.read_text()
+def stop(server: Server) -> None:
+    """The registry was there, has ended because it was told to, and made no mistake that its log shows."""
+    assert server.process.poll() is None, f"the registry ended by itself:\n{_tail(server)}"
+    server.told = True
+    server.process.terminate()
+    assert server.process.wait(WITHIN_S) in (0, 143), _tail(server)
+    assert "Traceback" not in server.log.read_text(), _tail(server)
+
+
+def _tail(server: Server) -> str:
+    return str(server.log.read_text()[-4000:])
+
+
+def _serves(server: Server) -> bool:
+    assert server.process.poll() is None, _tail(server)
     with contextlib.suppress(OSError):
-        return bool(server.get(f"/v1/catalog/node/{NODE}").json)
+        return bool(server.get("/v1/status/leader").json)
     return False
 
 
