@@ -146,6 +146,9 @@ BAD = {
         S1, S2, (ops.Acquire(A, b"1", "s1"), YES), (ops.Acquire(A, b"2", "s2"), YES)
     ),
     "a free lock is refused": in_a_row(S1, (ops.Acquire(A, b"1", "s1"), NO)),
+    "a lock without its holder": in_a_row(
+        S1, (ops.Acquire(A, b"1", "s1"), YES), sees(entry(b"1", 5, lock_index=1))
+    ),
     "somebody else releases": in_a_row(
         S1, S2, (ops.Acquire(A, b"1", "s1"), YES), (ops.Release(A, b"2", "s2"), YES)
     ),
@@ -175,6 +178,14 @@ BAD = {
     ),
     "a transaction under two indexes": in_a_row(
         txn(ops.Put(A, b"1"), ops.Put(B, b"2"), shows=(plain(entry(b"1", 5)), plain(entry(b"2", 6, B))))
+    ),
+    "a transaction that checks at another index": in_a_row(
+        put(b"1"), sees(entry(b"1", 5)), txn(ops.CheckSession(A, ""), shows=(plain(entry(b"1", 7, created=5)),))
+    ),
+    "a transaction that shows nothing": in_a_row(txn(ops.Put(A, b"1"))),
+    "a transaction that shows another value": in_a_row(put(b"1"), txn(ops.Get(A), shows=(entry(b"2", 5),))),
+    "a transaction that shows another key": in_a_row(
+        txn(ops.Put(A, b"1"), ops.Get(B), fails=(1,)), txn(ops.Put(A, b"2"), shows=(plain(entry(b"2", 5, B)),))
     ),
     "a refused transaction was done": in_a_row(
         txn(ops.Put(A, b"1"), ops.CheckIndex(B, 9), fails=(1,)), sees(entry(b"1", 5))
@@ -213,6 +224,26 @@ def test_with_any_one_answer_lost_it_is_still_a_registrys(name):
         if not isinstance(call.operation, (ops.Get, ops.Tree, ops.CreateSession)):
             lost = Call(call.client, call.operation, call.began)
             assert list(judge([*history[:place], lost, *history[place + 1 :]])) == [], call
+
+
+def test_what_is_wrong_with_an_index_is_said_in_words():
+    told = {name: [trouble.why for trouble in judge(history)] for name, history in BAD.items()}
+
+    assert "t/a has the index 6 and 5 with nothing written in between" in told["two indexes for one state"]
+    assert "two states of t/a have the index 5: (b'1', '')" in told["one index for two states"]
+    assert "t/a was created after it was written" in told["created after it was written"]
+
+
+def test_what_was_not_decided_is_no_success():
+    (trouble,) = judge(GOOD["a lock"], steps_at_most=3)
+
+    assert "undecided" in str(trouble)
+
+
+def test_a_trouble_shows_the_calls_before_it():
+    (trouble,) = judge([*BAD["a lost put"], *in_a_row(put(b"9", "other"))])
+
+    assert [call.operation for call in trouble.calls] == [ops.Put(A, b"1"), ops.Get(A)]
 
 
 def test_what_overlaps_may_have_happened_in_either_order():

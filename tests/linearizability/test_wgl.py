@@ -11,14 +11,17 @@ from linearizability.wgl import Verdict, check
 
 
 class Register:
-    """One number: Put writes its flags, Get reads it as its answer's index. Small, so that brute force can follow."""
+    """One number: Put writes its flags, Get reads it as its answer's index. Small, so that brute force can follow.
+
+    A negative number cannot be written.
+    """
 
     def initial(self) -> int:
         return 0
 
     def step(self, state: int, call: Call) -> int | None:
         if isinstance(call.operation, Put):
-            return call.operation.flags
+            return call.operation.flags if call.operation.flags >= 0 else None
         return state if call.answer in (None, Read(state, ())) else None
 
 
@@ -51,6 +54,7 @@ GOOD = {
         read(2, 5, 6),
         read(1, 7, 8),
     ),
+    "an unknown write that cannot have happened": (write(-1, 0), read(0, 5, 6)),
     "a read that nobody got an answer to": (write(1, 0, 1), read(0, 2)),
 }
 BAD = {
