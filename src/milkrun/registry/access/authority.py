@@ -45,7 +45,9 @@ class Authority:
 
     def reads(self, resource: Resource, name: str) -> bool:
         """Whether this may be read."""
-        return self.reads_all or self.rules.level(resource, name) >= Level.READ
+        if self.reads_all and resource in _READABLE:
+            return True
+        return self.rules.level(resource, name) >= Level.READ
 
     def writes(self, resource: Resource, name: str = "") -> bool:
         """Whether this may be changed."""

@@ -35,9 +35,12 @@ def digest_at(file: Path) -> str:
 
 
 def _read(file: Path) -> bytes:
-    opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(kind := os.fstat(opened).st_mode):
+        os.close(opened)
+        raise _refused(file, "it is no plain file")
     with os.fdopen(opened, "rb") as source:
-        mode = stat.S_IMODE(os.fstat(opened).st_mode)
+        mode = stat.S_IMODE(kind)
         text = source.read(_AT_MOST + 1).strip()
     if mode & 0o077:
         raise _refused(file, f"others may read it (mode {mode:04o})", f"chmod 600 {file}")
@@ -50,7 +53,7 @@ def _make(file: Path) -> bytes:
     """The file is whole on the disk, or not there."""
     secret = secrets.token_urlsafe(_BYTES).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
         opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(opened, "wb") as out:

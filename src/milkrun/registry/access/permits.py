@@ -23,6 +23,8 @@ from milkrun.registry.txn import TxnError, TxnResult
 
 DENIED = "Permission denied"
 _KEY_LOOKS = frozenset({"check-index", "check-session", "check-not-exists"})
+_PUTS = frozenset({"set", "cas"})
+"""What a check beside them may speak of: only these are asked whether their name is the token's to write."""
 _SHOWN = frozenset({"get", "get-tree"})
 """What these show is narrowed when it is sent (see sight.py), as Consul does."""
 
@@ -78,7 +80,9 @@ def _permits_agent(authority: Authority, command: commands.Command, catalog: Cat
     """What is asked of the agent of this node."""
     match command:
         case commands.RegisterService():
-            return _may_be_service(authority, catalog, own, command.service.id, command.service.service)
+            return _may_be_service(
+                authority, catalog, own, command.service.id, command.service.service
+            ) and all(_may_write_check(authority, catalog, own, check.check_id) for check in command.checks)
         case commands.DeregisterService() | commands.MaintainService():
             return _may_write_service(authority, catalog, own, command.service_id)
         case commands.RegisterCheck():
@@ -159,7 +163,7 @@ def _denied_operations(
     coming = {
         (each.node, each.service.id): each.service.service
         for each in operations
-        if isinstance(each, ServiceOp)
+        if isinstance(each, ServiceOp) and each.verb in _PUTS
     }
     errors = [
         TxnError(place, DENIED)

@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.registry.access.naive import naive
 
 from milkrun.registry.access.authority import ALL, Authority
 from milkrun.registry.access.rules import (
@@ -31,20 +32,6 @@ RULES = st.lists(
     max_size=8,
 )
 SHORT_NAMES = ["".join(letters) for length in range(7) for letters in product("ab/", repeat=length)]
-
-
-def naive(rules: list[Rule], resource: Resource, name: str) -> Level:
-    """What the rules say of the name, found by looking at all of them."""
-    speaking = [
-        (not rule.prefix, len(rule.name), rule.level)
-        for rule in rules
-        if rule.resource is resource and (name.startswith(rule.name) if rule.prefix else name == rule.name)
-    ]
-    if not speaking:
-        return Level.DENY
-    nearest = max((exact, length) for exact, length, _ in speaking)
-    said = {level for exact, length, level in speaking if (exact, length) == nearest}
-    return Level.DENY if Level.DENY in said else max(said)
 
 
 @given(RULES, st.sampled_from([Resource.KEY, Resource.SERVICE, Resource.NODE]), NAMES)
