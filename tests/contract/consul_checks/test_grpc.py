@@ -50,6 +50,7 @@ THE_SAME = {
     "g-silent": ("{silent}", {"Timeout": "1s"}, "critical", LATE),
     "g-none": ("{bare}", {}, "critical", "rpc error: code = Unimplemented desc = Method not found!"),
     "g-tls": ("{tls}/goat", ANY, "passing", "gRPC check {tls}/goat: success"),
+    "g-closes-tls": ("{closes}", TLS, "critical", f'{DISTRUSTED} EOF"'),
     "g-refused": (
         "127.0.0.1:{closed}",
         {},

@@ -11,11 +11,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from milkrun.registry.nouns import Check
 from milkrun.registry.server import running
 
 PATIENCE_S = 20.0
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """gRPC probes read their own bytes, and each loop speaks TLS in its own way: they are tested on both."""
+    daemons = {"uvloop": uvloop.new_event_loop} if "grpc" in item.path.name else {}
+    return {"asyncio": asyncio.new_event_loop, **daemons}
+
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ports import free_port
 
-from milkrun.registry.checks.definition import Grpc
+from milkrun.registry.checks.definition import Grpc, Http
 from milkrun.registry.checks.looks import Looks
 from milkrun.registry.checks.pin import system_names
 from milkrun.registry.checks.reach import Reach, plain
@@ -305,11 +308,54 @@ async def test_nobody_there(looks):
         assert (await look(looks, address, tls=True)).output == unreached(why)
 
 
-async def test_garbage_and_a_connection_that_is_reset(looks, raw):
+async def test_garbage(looks, raw):
     garbage = await raw(says(b"\xff\x00garbage" * 1000))
     assert (await look(looks, f"127.0.0.1:{garbage.port}")).output.startswith(CLOSED)
-    closing = await raw(says(b""))
-    assert (await look(looks, f"127.0.0.1:{closing.port}")).output == CLOSED
+
+
+async def test_a_connection_that_is_reset(looks, raw):
+    async def reset(reader, writer):
+        await reader.read(10)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    for answer in (reset, says(b"")):
+        rude = await raw(answer)
+        assert (await look(looks, f"127.0.0.1:{rude.port}")).output == CLOSED
+        output = (await look(looks, f"127.0.0.1:{rude.port}", tls=True)).output
+        assert output.endswith('desc = "transport: authentication handshake failed: EOF"')
+
+
+async def test_a_plain_connection_that_is_reset_before_it_stands_names_no_handshake(looks, monkeypatch):
+    async def reset(*_, **__):
+        raise ConnectionResetError(errno.ECONNRESET, "")
+
+    monkeypatch.setattr(asyncio, "open_connection", reset)
+    output = (await look(looks, "127.0.0.1:1")).output
+    assert output == unreached("dial tcp 127.0.0.1:1: connect: connection reset by peer")
+
+
+async def test_all_addresses_of_a_name_are_tried(server):
+    async def two(_host, _port):
+        return ["127.0.0.2", "127.0.0.1"]
+
+    async with Looks(Reach(), two) as looks:
+        assert (await look(looks, f"two.example:{server.port}")).status == "passing"
+        server.stop()
+        output = (await look(looks, f"two.example:{server.port}")).output
+        assert output == unreached(f"dial tcp 127.0.0.2:{server.port}: connect: connection refused")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 64, "a..b", "é", "a b", "[::1]"])
+async def test_a_server_name_that_is_none_is_never_asked_for(looks, server, name):
+    """uvloop would log the whole traceback of such a handshake, at each look."""
+    result = await look(looks, f"127.0.0.1:{server.tls_port}", tls=True, server_name=name)
+    assert result.status == "critical"
+    assert "TLSServerName is not a host's name" in result.output
+    url = f"https://127.0.0.1:{server.tls_port}/"
+    result = await looks.http(Http(url=url, server_name=name), OWN, 5.0)
+    assert result.output == f'Get "{url}": tls: TLSServerName is not a host\'s name'
 
 
 async def test_a_name_is_asked_once_and_the_connection_goes_where_it_was_judged(raw):

@@ -80,7 +80,7 @@ async def test_an_address_that_is_not_its_own_is_never_asked(registry):
     assert check.output == (
         'Get "http://10.20.30.41:80/": checks may not reach 10.20.30.41: it is neither the service\'s own address '
         "(10.20.30.40) nor loopback; whoever runs this registry can permit it: "
-        "milkrun registry --check-allow 10.20.30.41/32"
+        "milkrun registry --check-allow 10.20.30.41/32, or registry.check_allow in milkrun.toml"
     )
     await registry.register("cloud", "169.254.10.20", TCP="169.254.10.20:1")
     check = await registry.until("cloud", lambda it: it.output)

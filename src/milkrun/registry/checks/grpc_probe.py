@@ -47,11 +47,11 @@ class GrpcProbe:
             return distrusted(f"x509: {_line(error.verify_message)}")
         except ssl.SSLError as error:
             return distrusted(f"tls: {_line(error.reason or error)}")
-        except ConnectionError as error:
-            broken = unreached if isinstance(error, ConnectionRefusedError) or not grpc.tls else distrusted
-            return broken(dial(address, port, why(error)))
-        except (OSError, ValueError) as error:
-            return unreached(dial(address, port, why(error) if isinstance(error, OSError) else _line(error)))
+        except OSError as error:
+            # Only a handshake ends like this: who takes no connection says so otherwise.
+            if grpc.tls and isinstance(error, ConnectionResetError | BrokenPipeError):
+                return distrusted("EOF")
+            return unreached(dial(address, port, why(error)))
 
     def _context(self, grpc: Grpc) -> ssl.SSLContext | None:
         if not grpc.tls:
@@ -83,8 +83,8 @@ async def _call(
     call = Call(health.authority, health.service, scheme=scheme, timeout_s=timeout_s)
     try:
         while call.outcome is None:
+            # Not awaited: what is left to say is short, because what was heard is bounded.
             writer.write(call.to_send())
-            await writer.drain()
             data = await reader.read(_READ_BYTES)
             if data:
                 call.take(data)

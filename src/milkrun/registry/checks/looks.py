@@ -11,9 +11,19 @@ from milkrun.registry.checks.grpc_probe import GrpcProbe
 from milkrun.registry.checks.http_probe import HttpProbe
 from milkrun.registry.checks.pin import Resolve, pinned
 from milkrun.registry.checks.reach import Reach
-from milkrun.registry.checks.target import BadTarget, Target, is_method, of_address, of_grpc, of_url
+from milkrun.registry.checks.target import (
+    BadTarget,
+    Target,
+    is_method,
+    is_server_name,
+    of_address,
+    of_grpc,
+    of_url,
+)
 from milkrun.registry.checks.tcp_probe import connect
 from milkrun.registry.checks.verdict import Failed, Result
+
+_NO_NAME = "tls: TLSServerName is not a host's name"
 
 
 class Looks:
@@ -40,6 +50,8 @@ class Looks:
             web = of_url(look.url)
         except BadTarget as error:
             return verdict.of_http_failure(look.method, look.url, Failed(str(error)))
+        if not is_server_name(look.server_name):
+            return verdict.of_http_failure(look.method, look.url, Failed(_NO_NAME))
         addresses = await self._pinned(web.target, own, timeout_s)
         if isinstance(addresses, Failed):
             return verdict.of_http_failure(look.method, look.url, addresses)
@@ -66,6 +78,8 @@ class Looks:
             health = of_grpc(look.address)
         except BadTarget as error:
             return grpc_verdict.of_call(look.address, grpc_verdict.unreached(str(error)))
+        if not is_server_name(look.server_name):
+            return grpc_verdict.of_call(look.address, grpc_verdict.distrusted(_NO_NAME))
         addresses = await self._pinned(health.target, own, timeout_s)
         if isinstance(addresses, Failed):
             return grpc_verdict.of_call(look.address, grpc_verdict.unreached(addresses.why))

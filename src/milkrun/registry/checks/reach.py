@@ -43,7 +43,8 @@ class Reach(msgspec.Struct, frozen=True):
         return (
             f"checks may not reach {address}: it is neither the service's own address"
             f"{f' ({own})' if own else ''} nor loopback; whoever runs this registry can permit it: "
-            f"milkrun registry --check-allow {address}/{address.max_prefixlen}"
+            f"milkrun registry --check-allow {address}/{address.max_prefixlen}, "
+            "or registry.check_allow in milkrun.toml"
         )
 
 

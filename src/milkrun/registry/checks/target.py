@@ -106,6 +106,11 @@ def of_grpc(text: str) -> Health:
     return Health(target=target, authority=f"{host}:{target.port}", service=service)
 
 
+def is_server_name(name: str) -> bool:
+    """Whether a certificate can be asked for by this name; empty: by the host's."""
+    return not name or _is_host(name)
+
+
 def is_method(method: str) -> bool:
     """Whether HTTP knows such a word as a method."""
     return bool(method) and all(char in _TOKEN for char in method)
