@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import stat
 
 import pytest
 
 from milkrun.errors import Conflict, InputRefused, StorageFailed
-from milkrun.registry.storage import FOLDED_AT_BYTES, DiskFull, Storage
+from milkrun.registry.storage import FOLDED_AT_BYTES, STEP_ROWS, STEP_ROWS_AT_MOST, DiskFull, Storage
 
 
 def test_what_was_committed_is_there_again(tmp_path):
@@ -152,3 +153,26 @@ def test_rows_of_the_first_format_are_read(tmp_path):
         assert (storage.index, list(storage.rows())) == (7, [("kv", b"1")])
         storage.commit({("kv", "a"): None}, 8)
         assert list(storage.rows()) == []
+
+
+def test_a_log_that_cannot_be_read_says_so(tmp_path):
+    with Storage(tmp_path) as storage:
+        storage._connection.execute("INSERT INTO log (body) VALUES (X'c1')")
+    with pytest.raises(StorageFailed, match="cannot be written or read"), Storage(tmp_path):
+        pass
+
+
+def test_no_commit_folds_more_of_a_grown_log_than_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("milkrun.registry.storage.FOLDED_AT_BYTES", 1000)
+    rows = {("kv", f"{number:04}"): b"x" * 20 for number in range(2 * STEP_ROWS_AT_MOST)}
+    with Storage(tmp_path) as storage:
+        storage.commit(rows, 2)
+        folded = [tables(storage)[0]]
+        while tables(storage)[1]:
+            storage.commit({("kv", "one"): b"1"}, 3)
+            folded.append(tables(storage)[0])
+        steps = [later - before for before, later in itertools.pairwise(folded)]
+        assert folded[0] <= STEP_ROWS_AT_MOST
+        assert len(steps) >= 8
+        assert max(steps) <= STEP_ROWS
+        assert len(list(storage.rows())) == len(rows) + 1
