@@ -56,6 +56,20 @@ def of_values(authority: Authority, items: dict[str, _Item]) -> dict[str, _Item]
     return _same_or(items, {name: item for name, item in items.items() if may_see(authority, item)})
 
 
+def of_checks_here(authority: Authority, checks: dict[str, Check]) -> dict[str, Check]:
+    """The agent's checks that may be read; for a service's it takes no right on the node, which is the agent's own."""
+    kept = {
+        check_id: check
+        for check_id, check in checks.items()
+        if (
+            authority.reads(Resource.SERVICE, check.service_name)
+            if check.service_name
+            else authority.reads(Resource.NODE, check.node)
+        )
+    }
+    return _same_or(checks, kept)
+
+
 def of_names(authority: Authority, items: dict[str, _Item]) -> dict[str, _Item]:
     """What is kept by the name of a service, without the services that may not be read."""
     kept = {name: item for name, item in items.items() if authority.reads(Resource.SERVICE, name)}
@@ -84,12 +98,6 @@ def of_whole_nodes(authority: Authority, nodes: list[dict[str, Any]]) -> list[di
     kept = [of_whole_node(authority, each) for each in nodes if authority.reads(Resource.NODE, each["Node"])]
     same = len(kept) == len(nodes) and all(new is old for new, old in zip(kept, nodes, strict=True))
     return nodes if same else kept
-
-
-def of_summaries(authority: Authority, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The UI's services that may be read."""
-    kept = [row for row in rows if authority.reads(Resource.SERVICE, row["Name"])]
-    return rows if len(kept) == len(rows) else kept
 
 
 def _same_or(items: dict[str, _Item], kept: dict[str, _Item]) -> dict[str, _Item]:

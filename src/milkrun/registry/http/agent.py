@@ -9,7 +9,7 @@ import structlog
 
 from milkrun.registry import commands, topics, views
 from milkrun.registry.access import sight
-from milkrun.registry.access.authority import Mode
+from milkrun.registry.access.authority import Authority, Mode
 from milkrun.registry.access.permits import DENIED
 from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
@@ -67,9 +67,11 @@ async def members(engine: Engine, request: Request) -> Reply:
     """The members of the cluster: this node."""
     if request.one("segment") not in (None, "", "_all"):
         raise Refused(500, "Network segments are not supported in this version of Consul")
-    return Reply.json(
-        [lan_member(engine)] if authority(engine, request).reads(Resource.NODE, engine.own.node) else []
-    )
+
+    def narrow(who: Authority, whole: list[dict[str, object]]) -> list[dict[str, object]]:
+        return whole if who.reads(Resource.NODE, engine.own.node) else []
+
+    return shown(engine, request, [lan_member(engine)], narrow=narrow)
 
 
 async def services(engine: Engine, request: Request) -> Reply:
@@ -119,7 +121,7 @@ async def checks(engine: Engine, request: Request) -> Reply:
     """The checks registered here, by id."""
     test = filtering.test_of(request, shapes.CHECK)
     found = views.agent_checks(engine.machine.catalog, engine.machine.node, NODE_CHECK)
-    return shown(engine, request, filtering.kept_by_name(found, test), narrow=sight.of_values)
+    return shown(engine, request, filtering.kept_by_name(found, test), narrow=sight.of_checks_here)
 
 
 async def register(engine: Engine, request: Request) -> Reply:

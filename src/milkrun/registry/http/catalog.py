@@ -208,7 +208,7 @@ ROUTES = (
     Route("GET", "/v1/catalog/datacenters", datacenters, "none", "none"),
     Route("GET", "/v1/catalog/nodes", nodes, "node", "read"),
     Route("GET", "/v1/catalog/services", services, "service", "read"),
-    Route("GET", "/v1/catalog/service/", service, "service", "read"),
+    Route("GET", "/v1/catalog/service/", service, "service+node", "read"),
     Route("GET", "/v1/catalog/node/", node, "node", "read"),
     Route("GET", "/v1/catalog/node-services/", node_services, "node", "read"),
     Route("GET", "/v1/catalog/connect/", connect, "service", "read"),

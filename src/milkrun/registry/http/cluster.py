@@ -7,6 +7,7 @@ from typing import Any
 
 from milkrun.registry import topics, views
 from milkrun.registry.access import sight
+from milkrun.registry.access.authority import ALL, Authority
 from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
@@ -21,11 +22,12 @@ from milkrun.registry.nouns import DATACENTER
 from milkrun.registry.refusal import Refused
 
 
-def always(value: Any) -> Callable[[Engine, Request], Awaitable[Reply]]:
-    """The handler of a list that nothing can be put into here."""
+def always(value: Any, *, vetted: bool = True) -> Callable[[Engine, Request], Awaitable[Reply]]:
+    """The handler of a list that nothing can be put into here; `vetted`: not for a token that is none."""
 
     async def answer(engine: Engine, request: Request) -> Reply:
-        authority(engine, request)
+        if vetted:
+            authority(engine, request)
         return Reply.json(value, index=engine.machine.ledger.index)
 
     return answer
@@ -85,10 +87,16 @@ async def ui_services(engine: Engine, request: Request) -> Reply:
     """Each service with its tags, its nodes and how many of its checks stand how."""
     test = filtering.test_of(request, shapes.HEALTH_ENTRY)
 
-    def view() -> list[dict[str, Any]]:
-        return views.summaries(engine.machine.catalog, lambda found: filtering.kept(found, test))
+    def view(who: Authority = ALL) -> list[dict[str, Any]]:
+        return views.summaries(
+            engine.machine.catalog, lambda found: filtering.kept(sight.seen(who, found), test)
+        )
 
-    return await topic_answer(engine, request, topics.CHECKS, view, narrow=sight.of_summaries)
+    def narrow(who: Authority, whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        seen = view(who)
+        return whole if seen == whole else seen
+
+    return await topic_answer(engine, request, topics.CHECKS, view, narrow=narrow)
 
 
 async def ui_nodes(engine: Engine, request: Request) -> Reply:
@@ -175,16 +183,16 @@ _LOG_LEVELS = ("trace", "debug", "info", "warn", "err")
 _NO_ROOTS = {"ActiveRootID": "", "TrustDomain": "", "Roots": []}
 
 ROUTES = (
-    Route("GET", "/v1/coordinate/datacenters", always([]), "none", "none"),
+    Route("GET", "/v1/coordinate/datacenters", always([], vetted=False), "none", "none"),
     Route("GET", "/v1/coordinate/nodes", always([]), "node", "read"),
     Route("GET", "/v1/coordinate/node/", coordinate, "node", "read"),
     Route("GET", "/v1/operator/raft/configuration", raft, "operator", "read"),
     Route("GET", "/v1/operator/autopilot/health", server_health, "operator", "read"),
-    Route("GET", "/v1/internal/ui/services", ui_services, "service", "read"),
+    Route("GET", "/v1/internal/ui/services", ui_services, "service+node", "read"),
     Route("GET", "/v1/internal/ui/nodes", ui_nodes, "node", "read"),
     Route("GET", "/v1/internal/ui/node/", ui_node, "node", "read"),
-    Route("GET", "/v1/connect/ca/roots", always(_NO_ROOTS), "none", "none"),
-    Route("GET", "/v1/agent/connect/ca/roots", always(_NO_ROOTS), "none", "none"),
+    Route("GET", "/v1/connect/ca/roots", always(_NO_ROOTS, vetted=False), "none", "none"),
+    Route("GET", "/v1/agent/connect/ca/roots", always(_NO_ROOTS, vetted=False), "none", "none"),
     Route("GET", "/v1/connect/intentions", always([]), "service", "read"),
     Route("GET", "/v1/query", always([]), "query", "read"),
     Route("GET", "/v1/health/ingress/", mesh_gateways, "service", "read"),

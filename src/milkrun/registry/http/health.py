@@ -130,9 +130,9 @@ def named(request: Request, what: str) -> str:
 
 
 ROUTES = (
-    Route("GET", "/v1/health/service/", service, "service", "read"),
-    Route("GET", "/v1/health/checks/", checks, "service", "read"),
+    Route("GET", "/v1/health/service/", service, "service+node", "read"),
+    Route("GET", "/v1/health/checks/", checks, "service+node", "read"),
     Route("GET", "/v1/health/node/", node, "node", "read"),
-    Route("GET", "/v1/health/state/", state, "service", "read"),
+    Route("GET", "/v1/health/state/", state, "service+node", "read"),
     Route("GET", "/v1/health/connect/", connect, "service", "read"),
 )

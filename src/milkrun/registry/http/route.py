@@ -19,8 +19,9 @@ Handler = Callable[[Engine, Request], Awaitable[Reply]]
 class Route(msgspec.Struct, frozen=True):
     """One endpoint. A path that ends in `/` takes whatever follows it.
 
-    `resource` and `access` say what a token must allow: the kind of rule, and read, write or none. A handler
-    whose access is not none has to ask for the client's authority, or its reply is not sent.
+    `resource` and `access` say what a token must allow: the kind of rule, and read, write or none; a kind after
+    a plus is to be read as well, and `any` is any token. A handler whose access is not none has to ask for the
+    client's authority, or its reply is not sent.
     """
 
     method: str

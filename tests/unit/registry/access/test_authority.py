@@ -67,6 +67,14 @@ def test_without_a_token_this_machine_reads_in_default_mode_only(tokens, mode, l
     assert not who.reads(Resource.ACL, "")
 
 
+def test_what_was_remembered_of_one_on_this_machine_is_not_for_one_elsewhere(tokens):
+    door = gate(Mode.DEFAULT)
+
+    for _ in range(2):
+        assert door.authority(tokens, b"", local=True).reads(Resource.SERVICE, "goat")
+        assert not door.authority(tokens, b"", local=False).reads(Resource.SERVICE, "goat")
+
+
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("secret", [b"unknown", b"", OWN, SHOP])
 def test_when_access_is_open_nobody_is_asked(tokens, secret, local):

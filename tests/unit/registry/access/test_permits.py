@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from milkrun.registry import commands
 from milkrun.registry.access.authority import Authority
 from milkrun.registry.access.permits import guard
 from milkrun.registry.access.rules import Level, Resource, Rule
-from milkrun.registry.commands import CheckOp, ServiceOp
+from milkrun.registry.commands import CheckOp, ServiceOp, TxnOp
 from milkrun.registry.nouns import NODE_CHECK, Check, CheckSpec, Node, Service
 from milkrun.registry.refusal import Refused
 
@@ -57,6 +58,24 @@ def test_a_check_may_come_in_one_transaction_with_its_service(world):
 
     assert guard(GOATHERD, commands.Txn(coming), world.machine) is None
     assert guard(GOATHERD, commands.Txn(list(reversed(coming))), world.machine) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [commands.KvDeleteTree("a/"), commands.Txn([TxnOp(verb="delete-tree", key="a/")])],
+    ids=["alone", "in a transaction"],
+)
+@pytest.mark.parametrize(
+    "spared", [Rule(Resource.KEY, "a/1", Level.READ), Rule(Resource.KEY, "a/1", Level.DENY, prefix=True)]
+)
+def test_to_delete_all_below_a_name_takes_the_right_on_all_of_it(world, command, spared):
+    below = Rule(Resource.KEY, "a/", Level.WRITE, prefix=True)
+
+    assert guard(Authority([below]), command, world.machine) is None
+    with contextlib.suppress(Refused):
+        assert guard(Authority([below, spared]), command, world.machine) is not None
+    with contextlib.suppress(Refused):
+        assert guard(Authority([Rule(Resource.KEY, "a/", Level.WRITE)]), command, world.machine) is not None
 
 
 def test_a_node_that_stays_as_it_is_takes_no_right_on_it(world):

@@ -108,7 +108,7 @@ WHOLE_NODE = {"Node": "n1", "Services": [GOAT], "Checks": [ITEMS[5][0], ITEMS[6]
         (sight.of_node, {"Node": NODE, "Services": [GOAT]}, None),
         (sight.of_whole_node, WHOLE_NODE, {"Node": "n1", "Services": [], "Checks": []}),
         (sight.of_whole_nodes, [WHOLE_NODE], []),
-        (sight.of_summaries, [{"Name": "goat"}], []),
+        (sight.of_checks_here, {"check": ITEMS[5][0], "node": ITEMS[6][0]}, {}),
     ],
 )
 def test_who_may_read_nothing_sees_nothing_and_who_may_read_all_sees_the_same(narrow, whole, nothing):
