@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from durability.told import Told, assert_holds
 from durability.traced import CHANGES, READS, Fault, Run, calls, run
+from durability.writer import FIRST_INDEX
+
+from milkrun.registry.storage import Storage
 
 pytestmark = pytest.mark.needs("strace")
 
@@ -21,6 +24,7 @@ SOAK = os.environ.get("MILKRUN_SOAK") == "1"
 SEEDS = range(7, 12) if SOAK else (7,)
 EVERY = 1 if SOAK else 9
 COMMITS = 14
+RECOVERED = 8
 KILL, EIO, ENOSPC = "signal=SIGKILL", "error=EIO", "error=ENOSPC"
 
 
@@ -62,10 +66,17 @@ def crashed(tmp_path) -> tuple[Path, list[str]]:
     """What a process left that was killed in the middle of a commit, after others; and what it had said."""
     left = tmp_path / "first" / "left"
     left.parent.mkdir()
-    count = calls(run(left, 5, 0, COMMITS - 4, "drop"))["fdatasync"]
+    whole = run(left, RECOVERED, 0, COMMITS - 4, "drop")
     shutil.rmtree(left)
-    killed = run(left, 5, 0, COMMITS - 4, "drop", fault=Fault("fdatasync", count, KILL))
-    assert (left / "registry.db-wal").stat().st_size > 0
+    killed = run(
+        left, RECOVERED, 0, COMMITS - 4, "drop", fault=Fault("fdatasync", calls(whole)["fdatasync"], KILL)
+    )
+    alone = tmp_path / "alone"
+    shutil.copytree(left, alone, ignore=lambda *_: ["registry.db-wal"])
+    with Storage(alone) as disk:
+        assert disk.index < Told(RECOVERED, killed.said).there[-1] + FIRST_INDEX, (
+            "nothing is in the write-ahead log alone"
+        )
     return left, killed.said
 
 
@@ -73,12 +84,12 @@ def crashed(tmp_path) -> tuple[Path, list[str]]:
 def test_recovery_can_fail_or_be_killed_at_any_call_and_tried_again(folder, crashed, what):
     left, before = crashed
     fresh(folder, left)
-    whole = run(folder, 5, COMMITS - 4, COMMITS - 2)
-    assert Told(5, [*before, *whole.said]).there[-1] == COMMITS - 3
+    whole = run(folder, RECOVERED, COMMITS - 4, COMMITS - 2)
+    assert Told(RECOVERED, [*before, *whole.said]).there[-1] == COMMITS - 3
     for fault in faults(whole, what, (*CHANGES, *READS) if what == EIO else CHANGES):
         fresh(folder, left)
-        case = run(folder, 5, COMMITS - 4, COMMITS - 2, fault=fault)
-        told = Told(5, [*before, *case.said])
+        case = run(folder, RECOVERED, COMMITS - 4, COMMITS - 2, fault=fault)
+        told = Told(RECOVERED, [*before, *case.said])
         assert case.status == (-9 if what == KILL else 1 if told.failed else 0), (fault, case)
         assert_holds(folder, told)
 
