@@ -201,7 +201,7 @@ SAMPLES: dict[tuple[str, str], list[Sample]] = {
     ("GET", "/v1/operator/autopilot/health"): [Sample(shows="Servers")],
     ("GET", "/v1/internal/ui/services"): [Sample(shows='"goat"')],
     ("GET", "/v1/internal/ui/nodes"): [Sample(shows='"n1"')],
-    ("GET", "/v1/internal/ui/node/"): [Sample("n1", shows="serfHealth")],
+    ("GET", "/v1/internal/ui/node/"): [Sample("n1", shows="127.0.0.1")],
     ("GET", "/v1/connect/ca/roots"): [Sample()],
     ("GET", "/v1/agent/connect/ca/roots"): [Sample()],
     ("GET", "/v1/connect/intentions"): [Sample()],
