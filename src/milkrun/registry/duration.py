@@ -41,6 +41,14 @@ def nanoseconds(text: str) -> int:
     return sign * int(total)
 
 
+def counted(number: float, unit_ns: int = 1) -> int:
+    """So many units in nanoseconds. Raises ValueError for more than Go's durations hold."""
+    total = number * unit_ns
+    if not -_LARGEST <= total <= _LARGEST:
+        raise ValueError("time: a number is too large for a duration")
+    return int(total)
+
+
 def seconds(text: str) -> float:
     """The duration in seconds. Raises ValueError as `nanoseconds` does."""
     return nanoseconds(text) / 1e9

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milkrun.registry.duration import nanoseconds, seconds
+from milkrun.registry.duration import counted, nanoseconds, seconds
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,14 @@ def test_nothing_else_is_raised(text):
 def test_the_parts_add_up(hours, minutes, millis):
     wanted = ((hours * 60 + minutes) * 60_000 + millis) * 1_000_000
     assert nanoseconds(f"{hours}h{minutes}m{millis}ms") == wanted
+
+
+@given(st.integers() | st.floats() | st.integers(-(10**400), 10**400), st.sampled_from([1, 1_000_000_000]))
+def test_a_number_is_a_duration_that_go_holds_or_none(number, unit_ns):
+    try:
+        found = counted(number, unit_ns)
+    except ValueError:
+        assert not -(2**63) < number * unit_ns < 2**63
+    else:
+        assert found == int(number * unit_ns)
+        assert -(2**63) < found < 2**63

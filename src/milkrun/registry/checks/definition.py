@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from milkrun.registry.checks.thresholds import Thresholds
-from milkrun.registry.duration import nanoseconds
+from milkrun.registry.duration import counted, nanoseconds
 from milkrun.registry.nouns import CheckSpec
 from milkrun.registry.refusal import Refused
 
@@ -148,9 +148,9 @@ def _look(kind: str, sent: _Sent) -> Look:
 
 
 def _seconds(value: str | float) -> float:
-    if not isinstance(value, str):
-        return float(value) / 1e9
+    if value == "":
+        return 0.0
     try:
-        return nanoseconds(value) / 1e9 if value else 0.0
+        return (nanoseconds(value) if isinstance(value, str) else counted(value)) / 1e9
     except ValueError as error:
         raise Refused(400, f"Request decode failed: {error}") from error

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from milkrun.registry.checks.definition import plan_of
-from milkrun.registry.duration import nanoseconds
+from milkrun.registry.duration import counted, nanoseconds
+from milkrun.registry.http.numbers import Int, parsed
 from milkrun.registry.nouns import STATUSES, CheckSpec, Service, Weights
 from milkrun.registry.refusal import Refused
 
@@ -62,15 +63,15 @@ class CheckBody(msgspec.Struct, rename=folded):
 class WeightsBody(msgspec.Struct, rename=folded):
     """How much an instance counts."""
 
-    passing: int = 0
-    warning: int = 0
+    passing: Int = 0
+    warning: Int = 0
 
 
 class AddressBody(msgspec.Struct, rename=folded):
     """Where a service is to be found from some place."""
 
     address: str = ""
-    port: int = 0
+    port: Int = 0
 
     def as_consul_does(self) -> dict[str, Any]:
         """The address as answers show it."""
@@ -87,7 +88,7 @@ class ServiceBody(msgspec.Struct, rename=folded):
     address: str = ""
     tagged_addresses: dict[str, AddressBody] | None = None
     meta: dict[str, str] | None = None
-    port: int = 0
+    port: Int = 0
     weights: WeightsBody | None = None
     enable_tag_override: bool = False
     check: dict[str, Any] | None = None
@@ -107,7 +108,7 @@ def decode(raw: bytes, shape: type[_Body], *, what: str = "Request decode failed
     if not raw.strip():
         raise Refused(400, f"{what}: EOF")
     try:
-        return msgspec.convert(fold(msgspec.json.decode(raw)), shape)
+        return msgspec.convert(fold(parsed(raw)), shape)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refused(400, f"{what}: {error or 'too deep'}") from error
 
@@ -132,12 +133,10 @@ def fold(value: Any) -> Any:
 
 def duration_s(value: Duration, *, what: str = "Request decode failed") -> float:
     """A duration in seconds: Go's text, or a number of nanoseconds."""
-    if not isinstance(value, str):
-        return float(value) / 1e9
-    if not value:
+    if value == "":
         return 0.0
     try:
-        return nanoseconds(value) / 1e9
+        return (nanoseconds(value) if isinstance(value, str) else counted(value)) / 1e9
     except ValueError as error:
         raise Refused(400, f"{what}: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from milkrun.registry import commands, topics
-from milkrun.registry.duration import nanoseconds
+from milkrun.registry.duration import counted, nanoseconds
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import Duration, decode
@@ -123,12 +123,12 @@ def _check_ttl(text: str) -> None:
 def _lock_delay(value: Duration | None) -> int:
     if value is None:
         return 15 * _NS
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, str):
             return nanoseconds(value)
-        except ValueError as error:
-            raise Refused(400, f"Request decode failed: {error}") from error
-    return int(value * _NS) if value < _LOCK_DELAY_IS_SECONDS_BELOW else int(value)
+        return counted(value, _NS if value < _LOCK_DELAY_IS_SECONDS_BELOW else 1)
+    except ValueError as error:
+        raise Refused(400, f"Request decode failed: {error}") from error
 
 
 ROUTES = (

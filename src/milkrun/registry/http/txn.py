@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 import msgspec
 
@@ -16,6 +15,7 @@ from milkrun.registry.http.bodies import ServiceBody, fold, folded, service_of
 from milkrun.registry.http.catalog import CheckRow, check_row
 from milkrun.registry.http.limits import check_key
 from milkrun.registry.http.message import Reply, Request
+from milkrun.registry.http.numbers import Uint, parsed
 from milkrun.registry.http.route import Route
 from milkrun.registry.nouns import Node
 from milkrun.registry.refusal import Refused
@@ -28,8 +28,8 @@ class _KvOp(msgspec.Struct):
     verb: str = ""
     key: str = ""
     value: str = ""
-    flags: int = 0
-    index: int = 0
+    flags: Uint = 0
+    index: Uint = 0
     session: str = ""
 
 
@@ -39,7 +39,7 @@ class _NodeBody(msgspec.Struct, frozen=True, rename=folded):
     address: str = ""
     tagged_addresses: dict[str, str] | None = None
     meta: dict[str, str] | None = None
-    modify_index: int = 0
+    modify_index: Uint = 0
 
 
 class _NodeOp(msgspec.Struct):
@@ -48,7 +48,7 @@ class _NodeOp(msgspec.Struct):
 
 
 class _ServiceBody(ServiceBody, rename=folded):
-    modify_index: int = 0
+    modify_index: Uint = 0
 
 
 class _ServiceOp(msgspec.Struct):
@@ -59,7 +59,7 @@ class _ServiceOp(msgspec.Struct):
 
 class _CheckBody(CheckRow, rename=folded):
     node: str = ""
-    modify_index: int = 0
+    modify_index: Uint = 0
 
 
 class _CheckOp(msgspec.Struct):
@@ -92,7 +92,7 @@ def _operations(raw: bytes) -> list[AnyOp]:
     if not raw.strip():
         raise Refused(400, "Failed to parse body: EOF")
     try:
-        whole = msgspec.json.decode(raw)
+        whole = parsed(raw)
         decoded = msgspec.convert(fold(whole), list[_Operation])
     except (msgspec.DecodeError, RecursionError) as error:
         raise Refused(400, f"Failed to parse body: {error or 'too deep'}") from error
@@ -137,7 +137,7 @@ def _node(operation: _NodeOp) -> NodeOp:
 def _kv(kv: _KvOp) -> TxnOp:
     try:
         value = base64.b64decode(kv.value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or a letter that is not ASCII
         raise Refused(400, f"Failed to parse body: illegal base64 data in the value of {kv.key!r}") from error
     return TxnOp(
         verb=kv.verb, key=check_key(kv.key), value=value, flags=kv.flags, index=kv.index, session=kv.session
