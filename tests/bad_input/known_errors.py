@@ -9,6 +9,7 @@ import re
 from typing import Any, NamedTuple
 
 UUID = "6a1d5f0c-0000-4000-8000-00000000abcd"
+SECRET = "6a1d5f0c-0000-4000-8000-000000005ec2"
 
 
 class Known(NamedTuple):
@@ -40,6 +41,7 @@ KNOWN = (
         "PUT",
         f"/v1/kv/a?acquire={UUID}",
     ),
+    Known("missing session", "a lock for no session", "PUT", "/v1/kv/a?acquire="),
     Known(
         r"failed session lookup: index error: UUID must be 36 characters",
         "the store says how long an id is",
@@ -52,6 +54,13 @@ KNOWN = (
         "PUT",
         "/v1/session/create",
         {"Node": "x"},
+    ),
+    Known(
+        r"Check '.*' is in critical state",
+        "or on a check that is critical",
+        "PUT",
+        "/v1/session/create",
+        {"Checks": ["ill"]},
     ),
     Known(
         r"Missing check '.*' registration", "or on a check", "PUT", "/v1/session/create", {"Checks": ["x"]}
@@ -113,6 +122,14 @@ KNOWN = (
         "/v1/catalog/register",
         {**_NODE, "Check": {"CheckID": "x", "Name": "x", "Status": "passing", "ServiceID": "x"}},
     ),
+    Known(
+        "Must provide a check ID or name",
+        "the same",
+        "PUT",
+        "/v1/catalog/register",
+        {**_NODE, "Check": {"Output": "x"}},
+        theirs="failed inserting check: failed inserting check: object missing primary index.*",
+    ),
     # What a cluster has, and one server has not
     Known(
         "Network segments are not supported in this version of Consul",
@@ -149,6 +166,21 @@ KNOWN = (
         "the store says how long an id is",
         "GET",
         "/v1/acl/token/x",
+    ),
+    Known(
+        "Service identity is missing the service name field on this token",
+        "the server judges tokens",
+        "PUT",
+        "/v1/acl/token",
+        {"ServiceIdentities": [{"ServiceName": ""}]},
+    ),
+    Known(
+        "Invalid Token: the SecretID is already in use",
+        "it has an owner",
+        "PUT",
+        "/v1/acl/token",
+        {"SecretID": SECRET},
+        theirs="Invalid Token: SecretID is already in use",
     ),
     Known(
         r'Cannot find (token ".*"|policy .*)', "there is none to change", "PUT", f"/v1/acl/token/{UUID}", {}

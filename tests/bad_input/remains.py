@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from conformance.registries import Server, milkrun, stop
 
@@ -12,17 +11,19 @@ from conformance.registries import Server, milkrun, stop
 def remains(server: Server) -> dict[str, Any]:
     """Everything that is kept on the disk, without what changes by itself."""
     entries = server.get("/v1/kv/", recurse="")
-    nodes = server.get("/v1/catalog/nodes").json
-    of_nodes = {
-        each["Node"]: server.get(f"/v1/catalog/node/{quote(each['Node'], safe='')}").json for each in nodes
-    }
-    checks = server.get("/v1/health/state/any").json
     return {
         "keys": entries.json if entries.status == 200 else [],
-        "nodes": of_nodes,
-        "checks": sorted((each["Node"], each["CheckID"], each["ServiceID"]) for each in checks),
+        "nodes": [_lasting(node) for node in server.get("/v1/internal/ui/nodes").json],
         "sessions": server.get("/v1/session/list").json,
     }
+
+
+def _lasting(node: dict[str, Any]) -> dict[str, Any]:
+    """The node without how its checks stand: those look around, also meanwhile."""
+    checks = sorted(
+        (each["CheckID"], each["ServiceID"], each["Name"], each["Notes"]) for each in node["Checks"]
+    )
+    return {**node, "Checks": checks}
 
 
 def after_a_restart(server: Server, folder: Path) -> dict[str, Any]:
