@@ -150,7 +150,11 @@ NEVER = math.inf
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One operation from `began` to `ended` on one clock. Without an answer it ended NEVER: who knows what it did."""
+    """One operation from `began` to `ended` on one clock.
+
+    Without an answer it may have been done at any time in between, or not at all; who cannot even say until when
+    says NEVER.
+    """
 
     client: str
     operation: Operation

@@ -28,7 +28,8 @@ class RegistryProcess:
     def __init__(self, port: int, command: Sequence[str]) -> None:
         self.port = port
         self.up = asyncio.Event()
-        self.starts = 0
+        self.generation = 0
+        """How often it was started: a request to a former one can do nothing any more."""
         self.log: deque[str] = deque(maxlen=50)
         self._command = command
         path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
@@ -58,6 +59,7 @@ class RegistryProcess:
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """The process serves."""
+        self.generation += 1
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -70,7 +72,6 @@ class RegistryProcess:
         async with asyncio.timeout(WITHIN_S):
             await ready.wait()
         assert self._process.returncode is None, "\n".join(self.log)
-        self.starts += 1
         self.up.set()
 
     async def _drain(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:

@@ -25,13 +25,13 @@ class Register:
         return state if call.answer in (None, Read(state, ())) else None
 
 
-def write(value: int, began: float, ended: float = NEVER) -> Call:
-    answer = None if ended == NEVER else Said(yes=True)
-    return Call("c", Put("k", b"", value), began, ended, answer)
+def write(value: int, began: float, ended: float = NEVER, *, known: bool = True) -> Call:
+    """A write that ended, and whether somebody was told so."""
+    return Call("c", Put("k", b"", value), began, ended, Said(yes=True) if known and ended != NEVER else None)
 
 
-def read(value: int, began: float, ended: float = NEVER) -> Call:
-    return Call("c", Get("k"), began, ended, None if ended == NEVER else Read(value, ()))
+def read(value: int, began: float, ended: float = NEVER, *, known: bool = True) -> Call:
+    return Call("c", Get("k"), began, ended, Read(value, ()) if known and ended != NEVER else None)
 
 
 def verdict(*history: Call) -> Verdict:
@@ -55,8 +55,12 @@ GOOD = {
         read(1, 7, 8),
     ),
     "an unknown write that cannot have happened": (write(-1, 0), read(0, 5, 6)),
+    "an unknown write happened before the end of who had it": (
+        write(1, 0, 6, known=False), read(0, 1, 2), read(1, 3, 4),
+    ),
+    "or was seen later": (write(1, 0, 6, known=False), read(1, 8, 9)),
     "a read that nobody got an answer to": (write(1, 0, 1), read(0, 2)),
-}
+}  # fmt: skip
 BAD = {
     "a lost write": (write(1, 0, 1), read(0, 2, 3)),
     "a value from nowhere": (read(1, 0, 1),),
@@ -64,6 +68,9 @@ BAD = {
     "an unknown write before it began": (read(1, 0, 1), write(1, 2)),
     "first yes and then not": (write(1, 0, 9), read(1, 1, 2), read(0, 3, 4)),
     "an unknown write happened twice": (write(1, 0), write(2, 1, 2), read(1, 3, 4), write(2, 5, 6), read(1, 7, 8)),
+    "an unknown write happened after the end of who had it": (
+        write(1, 0, 3, known=False), read(0, 5, 6), read(1, 7, 8),
+    ),
     "an overwritten value came back": (write(1, 0, 1), write(2, 2, 3), read(1, 4, 5)),
     "two readers disagree about the order": (
         *(write(1, 0, 9), write(2, 0, 9), read(1, 10, 11), read(2, 12, 13)),
@@ -108,8 +115,8 @@ def test_a_long_history_takes_steps_in_proportion_to_its_length():
 
 def brute_force(history: tuple[Call, ...]) -> bool:
     """All orders of the known calls and any of the unknown ones, one by one."""
-    known = [call for call in history if call.ended != NEVER]
-    unknown = [call for call in history if call.ended == NEVER]
+    known = [call for call in history if call.known]
+    unknown = [call for call in history if not call.known]
     for count in range(len(unknown) + 1):
         for happened in itertools.combinations(unknown, count):
             for order in itertools.permutations([*known, *happened]):
@@ -136,8 +143,9 @@ def histories(draw) -> tuple[Call, ...]:
     for number in range(count):
         began, ended = sorted(moments[2 * number : 2 * number + 2])
         make = draw(st.sampled_from((write, read)))
+        end = draw(st.sampled_from((ended, ended, ended, NEVER)))
         found.append(
-            make(draw(st.integers(0, 2)), began, draw(st.sampled_from((ended, ended, ended, NEVER))))
+            make(draw(st.integers(0, 2)), began, end, known=draw(st.sampled_from((True, True, False))))
         )
     return tuple(found)
 

@@ -44,29 +44,30 @@ class Finding(msgspec.Struct, frozen=True):
 def check(history: Sequence[Call], model: Model[State], *, steps_at_most: int = STEPS_AT_MOST) -> Finding:
     """Whether the calls can be put in one order that the model allows and that no call's time contradicts.
 
-    A call without an answer stands anywhere after its beginning, or nowhere. The search keeps each pair of calls
-    done and state that it was at, and never goes there again.
+    A call without an answer stands anywhere between its beginning and its end, or nowhere. The search keeps each
+    pair of calls done and state that it was at, and never goes there again.
     """
     search = _Search(history)
-    state, done = model.initial(), 0
+    state, done, latest = model.initial(), 0, 0.0
     been: set[tuple[int, Hashable]] = {(done, state)}
-    stack = [(state, done, search.next(done))]
+    stack = [(state, done, latest, search.next(done, latest))]
     order: list[int] = []
     longest: tuple[int, ...] = ()
     steps = 0
     while done & search.all_known != search.all_known:
         if steps >= steps_at_most:
             return Finding(Verdict.UNDECIDED, search.calls_of(longest), steps)
-        state, done, choices = stack[-1]
+        state, done, latest, choices = stack[-1]
         for place in choices:
             steps += 1
-            after = model.step(state, search.calls[place])
+            call = search.calls[place]
+            after = model.step(state, call)
             if after is None or (here := (done | 1 << place, after)) in been:
                 continue
             been.add(here)
-            done |= 1 << place
+            done, latest = done | 1 << place, max(latest, call.began)
             order.append(place)
-            stack.append((after, done, search.next(done)))
+            stack.append((after, done, latest, search.next(done, latest)))
             break
         else:
             if len(order) > len(longest):
@@ -82,8 +83,8 @@ class _Search:
     """The calls, known ones first, and which of them may come next."""
 
     def __init__(self, history: Sequence[Call]) -> None:
-        known = sorted((call for call in history if call.ended != NEVER), key=lambda call: call.began)
-        unknown = sorted((call for call in history if call.ended == NEVER), key=lambda call: call.began)
+        known = sorted((call for call in history if call.known), key=lambda call: call.began)
+        unknown = sorted((call for call in history if not call.known), key=lambda call: call.began)
         self.calls = [*known, *unknown]
         self._known = len(known)
         self.all_known = (1 << len(known)) - 1
@@ -91,10 +92,11 @@ class _Search:
     def calls_of(self, places: Sequence[int]) -> tuple[Call, ...]:
         return tuple(self.calls[place] for place in places)
 
-    def next(self, done: int) -> Iterator[int]:
+    def next(self, done: int, latest: float) -> Iterator[int]:
         """Those that began before any other open one ended: who ends first is tried first, unknown ones last.
 
-        That order is mostly the true one: real histories take a fifth of the steps.
+        That order is mostly the true one: real histories take a fifth of the steps. An unknown call that was over
+        before the `latest` beginning of those done can no longer come.
         """
         horizon = NEVER
         choices: list[int] = []
@@ -107,8 +109,8 @@ class _Search:
                 choices.append(place)
                 horizon = min(horizon, call.ended)
         choices.sort(key=lambda place: self.calls[place].ended)
-        unknown = range(self._known, len(self.calls))
-        choices += [
-            place for place in unknown if not done >> place & 1 and self.calls[place].began <= horizon
-        ]
+        for place in range(self._known, len(self.calls)):
+            call = self.calls[place]
+            if not done >> place & 1 and call.began <= horizon and call.ended >= latest:
+                choices.append(place)
         return iter(choices)

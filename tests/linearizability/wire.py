@@ -63,45 +63,38 @@ class Line:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def ask(self, operation: ops.Operation, *, within_s: float) -> Answer:
-        """The answer. Raises NotSent and Unknown."""
-        method, path, body = request(operation)
-        status, index, data = await self.exchange(method, path, body, within_s=within_s)
-        return understood(operation, status, index, data)
+    async def ask(self, operation: ops.Operation) -> Answer:
+        """The answer. Raises NotSent and Unknown; the line is closed when nobody waits for the answer any more."""
+        return understood(operation, *await self._exchange(*request(operation)))
 
-    async def watch(self, operation: ops.Get | ops.Tree, index: int, *, within_s: float) -> ops.Read:
+    async def watch(self, operation: ops.Get | ops.Tree, index: int) -> ops.Read:
         """What is there once it is newer than `index`."""
         _, path, _ = request(operation)
         path += f"{'&' if '?' in path else '?'}index={index}&wait=600s"
-        status, at, data = await self.exchange("GET", path, b"", within_s=within_s)
-        answer = understood(operation, status, at, data)
+        answer = understood(operation, *await self._exchange("GET", path, b""))
         assert isinstance(answer, ops.Read)
         return answer
 
-    async def exchange(
-        self, method: str, path: str, body: bytes, *, within_s: float
-    ) -> tuple[int, int, bytes]:
+    async def _exchange(self, method: str, path: str, body: bytes) -> tuple[int, int, bytes]:
         """Status, X-Consul-Index (0: none) and body."""
-        reader, writer = await self._open(within_s)
+        reader, writer = await self._open()
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
-            async with asyncio.timeout(within_s):
-                writer.write(head.encode() + body)
-                return await _reply(reader)
-        except (OSError, EOFError, TimeoutError) as error:
+            writer.write(head.encode() + body)
+            return await _reply(reader)
+        except (OSError, EOFError) as error:
             self.close()
             raise Unknown from error
         except asyncio.CancelledError:
             self.close()
             raise
 
-    async def _open(self, within_s: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._reader is None or self._writer is None or self._reader.at_eof():
             self.close()
             try:
-                async with asyncio.timeout(within_s):
-                    self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except (OSError, TimeoutError) as error:
+                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError as error:
                 raise NotSent from error
         return self._reader, self._writer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from typing import TypeVar
 
 from linearizability import operations as ops
 from linearizability.judge import shown
@@ -12,6 +13,7 @@ from linearizability.operations import Call
 
 CLIENTS = 10
 CALLS_EACH = 18
+_T = TypeVar("_T")
 _NO_INDEX = 1
 """No key has this index: the registry itself wrote before any client."""
 
@@ -43,9 +45,9 @@ class Workload:
             ops.Tree(self.tree),
         ]
 
-    def chance(self, client: int) -> random.Random:
-        """The client's own chance."""
-        return random.Random(f"{self.seed}/{client}")
+    def chance(self, client: int, call: int) -> random.Random:
+        """The chance of one call of a client: the seed alone gives its kind and key, whatever was learnt so far."""
+        return random.Random(f"{self.seed}/{client}/{call}")
 
     def learn(self, call: Call) -> None:
         """What the answer told can be used by the next calls of all clients."""
@@ -70,14 +72,12 @@ class Workload:
 
     def _index(self, chance: random.Random, key: str) -> int:
         """Mostly the newest index that anybody saw; or an older one, that of a missing key, or of none at all."""
-        known = self._indexes[key]
-        if not known:
-            return chance.choice((0, 0, _NO_INDEX))
-        return chance.choices((known[-1], chance.choice(known), 0, _NO_INDEX), (12, 2, 2, 1))[0]
+        known = self._indexes[key] or [0]
+        return chance.choices((known[-1], _one_of(chance, known), 0, _NO_INDEX), (12, 2, 2, 1))[0]
 
     def _session(self, chance: random.Random) -> str:
         """Mostly one of the newest: the older ones are often ended."""
-        return chance.choice(self._sessions[-3:] if chance.random() < 0.8 else self._sessions)
+        return _one_of(chance, self._sessions[-3:] if chance.random() < 0.8 else self._sessions)
 
     def _on_plain(self, chance: random.Random) -> ops.Operation:
         key = chance.choice(self.plain)
@@ -140,6 +140,11 @@ class Workload:
             (1, lambda: ops.Txn((ops.Release(key, self._value(), session), ops.Get(key)))),
         ]
         return _drawn(chance, draws)
+
+
+def _one_of(chance: random.Random, known: list[_T]) -> _T:
+    """One of those. Unlike `choice` it uses up the same chance however many there are."""
+    return known[int(chance.random() * len(known))]
 
 
 def _drawn(chance: random.Random, draws: list[tuple[int, Callable[[], ops.Operation]]]) -> ops.Operation:
