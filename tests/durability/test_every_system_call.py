@@ -18,9 +18,8 @@ from durability.writer import FIRST_INDEX
 
 from milkrun.registry.storage import Storage
 
-pytestmark = pytest.mark.needs("strace")
-
 SOAK = os.environ.get("MILKRUN_SOAK") == "1"
+pytestmark = [pytest.mark.needs("strace"), pytest.mark.timeout(3600 if SOAK else 300)]
 SEEDS = range(7, 12) if SOAK else (7,)
 EVERY = 1 if SOAK else 9
 COMMITS = 14
