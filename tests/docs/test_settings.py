@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from milkrun.model import VersionWish
-from milkrun.settings.environment import Environment, RouterSettings
+from milkrun.settings.environment import Environment, RouterSettings, RouteSettings
 from milkrun.settings.service import ServiceSettings
 
 PAGE = "docs/settings.md"
@@ -30,6 +30,8 @@ def keys(shape: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, s
             yield name, default if default and isinstance(default, str) else json.dumps(default)
         if field.type == dict[str, RouterSettings]:
             yield from keys(RouterSettings, f"{name}.NAME.")
+        if field.type == list[RouteSettings]:
+            yield from keys(RouteSettings, f"{name}.")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class _Agent:
         self._presence = Presence(
             registry,
             component("milkrun-agent", host, "", 0),
-            keys.agent_report(host),
+            [keys.agent_report(host)],
             state_dir,
             lock_delay_s=LOCK_DELAY_S,
         )
@@ -123,7 +123,8 @@ class _Agent:
     def _tell(self) -> None:
         units = [unit.report for _, unit in sorted(self._units.items())]
         alarms = sorted(self._facts.older.values())
-        self._presence.publish(AgentReport(host=self._host, since=self._since, units=units, alarms=alarms))
+        report = AgentReport(host=self._host, since=self._since, units=units, alarms=alarms)
+        self._presence.publish(keys.agent_report(self._host), report)
 
     async def _tell_news(self) -> None:
         """Never returns: what the registry says may change where this agent is, and what it warns of."""

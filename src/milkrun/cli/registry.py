@@ -117,7 +117,7 @@ def registry(
     answer = host_port(dns or settings.dns) if dns or settings.dns else None
     scale = srv_weight_scale or settings.srv_weight_scale
     node = host or daemon.this_host()
-    allowed = parse(check_allow)
+    allowed = parse(check_allow or tuple(settings.check_allow))
     mode = Mode(acl or settings.acl)
     tls = _tls(tls_cert, tls_key, tls_ca)
 

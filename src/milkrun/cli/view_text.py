@@ -36,7 +36,10 @@ def _body(view: View) -> list[str]:
         lines += ["", *service_lines(service)]
     if not view.services:
         lines += ["", "no services yet: add services/NAME.toml and deploy/NAME.json, and commit"]
-    routers = [router for service in view.services for router in service.routers]
+    # A router with several services reports on each: it has one line, with what it says of the first.
+    routers = list(
+        {router.router: router for service in reversed(view.services) for router in service.routers}.values()
+    )
     if routers:
         lines += ["", "routers", *_routers(routers)]
     if view.agents:

@@ -1,4 +1,4 @@
-"""How a component shows itself: a service in the catalog with a TTL check, and a report under its session.
+"""How a component shows itself: a service in the catalog with a TTL check, and reports under its session.
 
 Everything here is level-triggered: a registry that was away, restarted or emptied gets all of it again.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,9 @@ REWRITE_S = 60.0
 
 
 class Presence:
-    """A component's registration, session and report. `run` keeps them true; `publish` changes the report.
+    """A component's registration, session and reports. `run` keeps them true; `publish` changes a report.
+
+    `report_keys` are those that it will publish; `reported` says that each of them was written once.
 
     The session's id is kept in `state_dir`, so a restarted component goes on where it was killed and need
     not wait for its own old locks.
@@ -34,14 +37,14 @@ class Presence:
         self,
         registry: Registry,
         registration: wire.Registration,
-        report_key: str,
+        report_keys: Iterable[str],
         state_dir: Path,
         *,
         lock_delay_s: int = 0,
     ) -> None:
         self._registry = registry
         self._registration = registration
-        self._report_key = report_key
+        self._report_keys = frozenset(report_keys)
         self._session_file = state_dir / "session"
         resume = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):  # then it is a new session
@@ -49,22 +52,25 @@ class Presence:
         self.session = Session(
             registry, registration.id, behavior="delete", lock_delay_s=lock_delay_s, resume=resume
         )
-        self._report = b""
+        self._reports: dict[str, bytes] = {}
+        self._unwritten: set[str] = set()
+        self._written: set[str] = set()
         self._foreign = False
         self._changed = asyncio.Event()
         self.reported = asyncio.Event()
         self._log = structlog.get_logger("presence")
 
     @property
-    def place(self) -> tuple[str, str]:
-        """The component's id in the catalog, and its report's key."""
-        return self._registration.id, self._report_key
+    def place(self) -> tuple[str, frozenset[str]]:
+        """The component's id in the catalog, and its reports' keys."""
+        return self._registration.id, self._report_keys
 
-    def publish(self, report: msgspec.Struct) -> None:
+    def publish(self, key: str, report: msgspec.Struct) -> None:
         """The report is written soon; an older one that was not written yet is dropped."""
         encoded = msgspec.json.encode(report)
-        if encoded != self._report:
-            self._report = encoded
+        if encoded != self._reports.get(key):
+            self._reports[key] = encoded
+            self._unwritten.add(key)
             self._changed.set()
 
     def move(self, address: str) -> None:
@@ -80,14 +86,14 @@ class Presence:
             tasks.create_task(self._write_reports())
 
     async def move_to(self, successor: Presence) -> None:
-        """This one is out of the catalog and its report is gone, but not before its successor in the same
+        """This one is out of the catalog and its reports are gone, but not before its successor in the same
         `state_dir` has reported: nobody who waits for reports may find none in between.
         """
         await successor.reported.wait()
         while True:
             try:
-                if self._report_key != successor._report_key:
-                    await self._registry.delete(self._report_key)
+                for key in sorted(self._report_keys - successor._report_keys):
+                    await self._registry.delete(key)
                 if self._registration.id != successor._registration.id:
                     await self._registry.deregister(self._registration.id)
             except MilkrunError:
@@ -96,8 +102,9 @@ class Presence:
                 return
 
     async def end(self) -> None:
-        """The component is out of the catalog and its report is gone, if the registry can be told so."""
-        await self._withdraw_report()
+        """The component is out of the catalog and its reports are gone, if the registry can be told so."""
+        for key in sorted(self._report_keys):
+            await self._withdraw(key)
         # A session that lives on is resumed by the next start, which need not wait for its own locks then.
         if await self.session.end():
             self._session_file.unlink(missing_ok=True)
@@ -106,12 +113,12 @@ class Presence:
         except MilkrunError as error:
             self._log.warning("could not deregister", id=self._registration.id, why=str(error))
 
-    async def _withdraw_report(self) -> None:
+    async def _withdraw(self, key: str) -> None:
         """The report is gone, not torn away with the session: a lock delay would keep the next start silent."""
         try:
-            pair = await self._registry.get(self._report_key)
+            pair = await self._registry.get(key)
             if pair is not None and pair.session and pair.session == self.session.id:
-                await self._registry.delete(self._report_key, cas=pair.modify_index)
+                await self._registry.delete(key, cas=pair.modify_index)
         except MilkrunError:
             return  # the session's own end says that the registry is away
 
@@ -120,6 +127,7 @@ class Presence:
             await self.session.changed.wait()
             self.session.changed.clear()
             self._remember(self.session.id)
+            self._unwritten.update(self._reports)
             self._changed.set()
 
     def _remember(self, session: str) -> None:
@@ -151,24 +159,36 @@ class Presence:
 
     async def _write_reports(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):  # then it is written again: somebody may have deleted it
+            try:
                 async with asyncio.timeout(_jittered(REWRITE_S)):
                     await self._changed.wait()
+            except TimeoutError:  # then they are written again: somebody may have deleted them
+                self._unwritten.update(self._reports)
             self._changed.clear()
-            while not await self._written():
+            while not await self._write():
                 await asyncio.sleep(_jittered(RETRY_S))
             self._foreign = False
 
-    async def _written(self) -> bool:
-        if not self._report or not self.session.id:
-            return True  # there is nothing to write yet, or the new session will ask for it
+    async def _write(self) -> bool:
+        """Whether every report that there is to write was written; one that cannot be holds no other up."""
+        if not self.session.id:
+            return True  # the new session will ask for it
+        for key in sorted(self._unwritten):
+            self._unwritten.discard(key)
+            if not await self._put(key):
+                self._unwritten.add(key)
+        if self._written >= self._report_keys:
+            self.reported.set()
+        return not self._unwritten
+
+    async def _put(self, key: str) -> bool:
         try:
-            if await self._registry.put(self._report_key, self._report, acquire=self.session.id):
-                self.reported.set()
+            if await self._registry.put(key, self._reports[key], acquire=self.session.id):
+                self._written.add(key)
                 return True
             if not self._foreign:
                 self._log.warning(
-                    "somebody else writes this report; waiting for their session to end", key=self._report_key
+                    "somebody else writes this report; waiting for their session to end", key=key
                 )
             self._foreign = True
         except MilkrunError:

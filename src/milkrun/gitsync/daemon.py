@@ -46,7 +46,9 @@ async def run(
     _make(state_dir)
     source, sights, shown = await _source(repository, branch, state_dir, poll_s)
     async with source, Registry(address) as registry:
-        presence = Presence(registry, component("milkrun-gitsync", host, "", 0), keys.SYNC_REPORT, state_dir)
+        presence = Presence(
+            registry, component("milkrun-gitsync", host, "", 0), [keys.SYNC_REPORT], state_dir
+        )
         sync = Sync(registry, presence, source, repository=shown, branch=branch)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -76,7 +78,7 @@ class Sync:
         self._report = SyncReport(
             repository=repository, branch=branch, commit=None, generation=0, synced_at=0.0
         )
-        presence.publish(self._report)
+        presence.publish(keys.SYNC_REPORT, self._report)
 
     async def watch_git(self, sights: AsyncIterator[Sight]) -> None:
         """Never returns: notes each new sight of the branch, and wakes `act`."""
@@ -187,7 +189,7 @@ class Sync:
             else:
                 self._log.info("the trouble is over")
         self._report = report
-        self._presence.publish(report)
+        self._presence.publish(keys.SYNC_REPORT, report)
 
 
 async def _source(

@@ -81,18 +81,20 @@ def _missing_parts(facts: Facts) -> Iterator[Problem]:
             remedy="start one with `milkrun up` or `milkrun agent`",
         )
     for name, router in sorted(settings.routers.items()) if settings else []:
-        if not any(is_router(report, name, router) for report in facts.routers):
+        for service in router.names(facts.settings):
+            if any(is_router(report, name, router, service) for report in facts.routers):
+                continue
             yield Problem(
-                service=router.service,
-                what=f"router {name} does not report: {router.service} is served as it was, or not at all",
+                service=service,
+                what=f"router {name} does not report: {service} is served as it was, or not at all",
                 remedy=f"start it with `milkrun up` or `milkrun router {name}`; "
                 f"`milkrun logs {name}` shows why it ended",
             )
 
 
-def is_router(report: RouterReport, name: str, router: RouterSettings) -> bool:
-    """Whether the report is one of the router that the environment calls `name`, on whatever host."""
-    stands_for = (report.service, report.listen) == (router.service, router.listen)
+def is_router(report: RouterReport, name: str, router: RouterSettings, service: str) -> bool:
+    """Whether the report is one on the service by the router that the environment calls `name`, on whatever host."""
+    stands_for = (report.service, report.listen) == (service, router.listen)
     return stands_for and (report.router == name or report.router.startswith(f"{name}-"))
 
 

@@ -21,7 +21,7 @@ CRITICAL = "critical"
 STATUSES = (PASSING, WARNING, CRITICAL)
 """From the best to the worst."""
 
-PROBED = ("http", "tcp", "alias")
+PROBED = ("http", "tcp", "grpc", "alias")
 """The kinds of checks that this registry looks after itself."""
 
 

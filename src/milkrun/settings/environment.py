@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -10,6 +12,14 @@ from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_
 from milkrun.settings.check_allow import network
 from milkrun.settings.toml import Document
 from milkrun.settings.toml_lines import Path
+
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+)
+_ROUTE_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_METHOD = re.compile(r"[A-Z]{1,20}")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
+_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@-]{1,200}")
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,12 +51,39 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ports: tuple[int, int] = (8101, 8199)
 
 
-class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One load balancer: the service it stands for, where it listens and where its stats page is."""
+class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests for this host, below this path, with one of these methods and all these headers are the service's.
+
+    What is left empty takes any. With `strip` the instance sees the path without `path`.
+    """
 
     service: str
+    host: str = ""
+    path: str = "/"
+    methods: list[str] = []
+    headers: dict[str, str] = {}
+    strip: bool = False
+
+
+class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One router: where it listens, where its stats page is, and what it stands before: exactly one of
+
+    - `service`: a load balancer of this service;
+    - `sidecar`: every service of the environment, each below `/<service>/`;
+    - `routes`: an edge; the first route that fits a request takes it.
+    """
+
     listen: str
     stats: str
+    service: str = ""
+    sidecar: bool = False
+    routes: list[RouteSettings] = []
+
+    def names(self, services: Iterable[str]) -> list[str]:
+        """The services that it stands before, of an environment with these."""
+        if self.sidecar:
+            return sorted(services)
+        return [self.service] if self.service else sorted({route.service for route in self.routes})
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,10 +129,38 @@ def load(data: bytes, file: str) -> Environment:
         document.check(("registry", "check_allow", place), network, text)
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
-        document.check(("routers", name, "service"), service_name, router.service)
+        _stands(document, name, router)
         _listens(document, taken, ("routers", name, "listen"), router.listen)
         _listens(document, taken, ("routers", name, "stats"), router.stats)
     return settings
+
+
+def _stands(document: Document[Environment], name: str, router: RouterSettings) -> None:
+    """Refuses a router that stands nowhere, or in two places, and routes that can take no request."""
+    here: Path = ("routers", name)
+    document.require(
+        here,
+        bool(router.service) + router.sidecar + bool(router.routes) == 1,
+        "needs exactly one of `service` (a load balancer), `sidecar = true` and `routes` (an edge)",
+    )
+    if router.service:
+        document.check((*here, "service"), service_name, router.service)
+    for number, route in enumerate(router.routes):
+        at: Path = (*here, "routes", number)
+        document.check((*at, "service"), service_name, route.service)
+        document.require(
+            (*at, "host"), not route.host or bool(_HOST.fullmatch(route.host)), "is not a host's name"
+        )
+        document.require(
+            (*at, "path"), bool(_ROUTE_PATH.fullmatch(route.path)), "is not a path such as `/shop`"
+        )
+        for method in route.methods:
+            document.require((*at, "methods"), bool(_METHOD.fullmatch(method)), f"{method!r} is no method")
+        for header, value in route.headers.items():
+            document.require((*at, "headers"), bool(_HEADER.fullmatch(header)), f"{header!r} is no header")
+            document.require(
+                (*at, "headers"), bool(_HEADER_VALUE.fullmatch(value)), f"{value!r} is no header's value"
+            )
 
 
 def _listens(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Literal
 
 import msgspec
 
@@ -17,6 +18,7 @@ SECONDS_AT_MOST = 86_400.0
 THRESHOLD_AT_MOST = 1000
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
 _PROBE_PATH = re.compile(r"/[!-~]{0,1000}")
 
 
@@ -37,6 +39,18 @@ class StopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stop_limit_s: float = 10.0
 
 
+class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How routers treat the service. Instances that speak HTTP may have all their paths below `path`.
+
+    `balance` is among the instances of a version: in turn, to the one with the fewest requests, or to the better
+    of two taken at random.
+    """
+
+    protocol: Literal["http", "tcp"] = "http"
+    path: str = ""
+    balance: Literal["round-robin", "least-connections", "two-choices"] = "round-robin"
+
+
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `services/<name>.toml`.
 
@@ -53,6 +67,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     example: str = ""
     health: HealthSettings = HealthSettings()
     stop: StopSettings = StopSettings()
+    traffic: TrafficSettings = TrafficSettings()
 
 
 class PublishedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +106,11 @@ def load(data: bytes, file: str) -> ServiceSettings:
     example = settings.example
     document.require(
         ("example",), not example or bool(_PROBE_PATH.fullmatch(example)), "has to be a URL's path, as `/`"
+    )
+    document.require(
+        ("traffic", "path"),
+        not settings.traffic.path or bool(_BASE_PATH.fullmatch(settings.traffic.path)),
+        "has to be a path without an end slash, as `/v1`",
     )
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))

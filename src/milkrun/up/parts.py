@@ -77,9 +77,20 @@ def stop_order(started: list[Part]) -> list[list[Part]]:
 def routers_in_stop_order(
     environment: Environment, services: Mapping[ServiceName, ServiceSettings]
 ) -> list[str]:
-    """The routers' names: one whose service calls another's comes before it, but for services in a circle."""
-    routers = environment.routers
-    needs: dict[ServiceName, list[str]] = {ServiceName(router.service): [] for router in routers.values()}
+    """The routers' names: one whose service calls another's comes before it, but for services in a circle.
+
+    An edge goes with the first of its services, as users come through it; a sidecar with the last one.
+    """
+    fronted = {
+        name: [ServiceName(service) for service in router.names(services)]
+        for name, router in environment.routers.items()
+    }
+    needs: dict[ServiceName, list[str]] = {service: [] for each in fronted.values() for service in each}
     needs |= {name: settings.needs for name, settings in services.items()}
     wave = {name: number for number, names in enumerate(stopping_waves(needs)) for name in names}
-    return sorted(routers, key=lambda name: (wave[ServiceName(routers[name].service)], name))
+
+    def place(name: str) -> tuple[int, str]:
+        waves = [wave[service] for service in fronted[name]]
+        return (max if environment.routers[name].sidecar else min)(waves, default=0), name
+
+    return sorted(fronted, key=place)

@@ -7,7 +7,7 @@ import msgspec
 from milkrun.model import ServiceName, Wish
 from milkrun.overview.facts import Facts
 from milkrun.overview.problems import is_router
-from milkrun.settings.environment import Environment
+from milkrun.settings.environment import Environment, RouterSettings
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,15 +38,22 @@ def pending(facts: Facts, environment: Environment, *, since: float) -> Pending:
     for service, wish in sorted(facts.wishes.items()):
         _instances(facts, service, wish, waits, stuck)
     for name, router in sorted(environment.routers.items()):
-        reports = [one for one in facts.routers if is_router(one, name, router)]
-        if not reports:
-            waits.append(name)
-        mark = facts.wishes.get(ServiceName(router.service), Wish()).mark
-        for report in reports:
-            stuck.extend(f"{name} holds: {why}" for why in report.held)
-            if mark and report.generation < mark.generation and not report.held:
-                waits.append(f"{name} to serve {mark.commit[:7]}")
+        for fronted in router.names(facts.settings):
+            _served(facts, name, router, ServiceName(fronted), waits, stuck)
     return Pending(waits=waits, stuck=stuck)
+
+
+def _served(  # noqa: PLR0917
+    facts: Facts, name: str, router: RouterSettings, service: ServiceName, waits: list[str], stuck: list[str]
+) -> None:
+    reports = [one for one in facts.routers if is_router(one, name, router, service)]
+    if not reports:
+        waits.append(name)
+    mark = facts.wishes.get(service, Wish()).mark
+    for report in reports:
+        stuck.extend(f"{name} holds: {why}" for why in report.held)
+        if mark and report.generation < mark.generation and not report.held:
+            waits.append(f"{name} to serve {mark.commit[:7]}")
 
 
 def _instances(facts: Facts, service: ServiceName, wish: Wish, waits: list[str], stuck: list[str]) -> None:

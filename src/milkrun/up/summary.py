@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from milkrun.model import ServiceName, VersionName, Wish
-from milkrun.settings.environment import Environment
+from milkrun.settings.environment import Environment, RouterSettings
 from milkrun.settings.service import ServiceSettings
 
 
@@ -22,9 +22,8 @@ def summary(
     tries: list[tuple[str, str]] = []
     if door:
         router = environment.routers[door]
-        settings = services.get(ServiceName(router.service))
-        path = settings.example if settings and settings.example else "/"
-        tries.append((f"curl {_reachable(router.listen)}{path}", f"one request to {router.service}"))
+        service, path = _example(router, services)
+        tries.append((f"curl {_reachable(router.listen)}{path}", f"one request to {service}"))
     tries.append((f"{command} status", "all of it in one view"))
     tries += _shares(environment, services, wishes, command)
     width = max(len(line) for line, _ in tries)
@@ -42,8 +41,23 @@ def front_door(environment: Environment, services: Mapping[ServiceName, ServiceS
     """The router that users come through: one whose service no other needs; empty without routers."""
     needed = {need for settings in services.values() for need in settings.needs}
     names = sorted(environment.routers)
-    outer = [name for name in names if environment.routers[name].service not in needed]
-    return (outer or names or [""])[0]
+    outer = [name for name in names if set(environment.routers[name].names(services)) - needed]
+    doors = [name for name in outer if not environment.routers[name].sidecar]
+    return (doors or outer or names or [""])[0]
+
+
+def _example(
+    router: RouterSettings, services: Mapping[ServiceName, ServiceSettings]
+) -> tuple[ServiceName, str]:
+    """A service that the router stands before, and a path that shows it."""
+    service = ServiceName(next(iter(router.names(services)), ""))
+    prefix = f"/{service}" if router.sidecar else ""
+    if router.routes:
+        first = router.routes[0]
+        service, prefix = ServiceName(first.service), first.path if first.strip else ""
+    settings = services.get(service)
+    example = settings.example if settings and settings.example else "/"
+    return service, prefix.rstrip("/") + example
 
 
 def _shares(
@@ -53,7 +67,7 @@ def _shares(
     command: str,
 ) -> list[tuple[str, str]]:
     """How to change the shares of a service with two versions, one that others need if there is one."""
-    routed = {router.service for router in environment.routers.values()}
+    routed = {name for router in environment.routers.values() for name in router.names(services)}
     needed = {need for settings in services.values() for need in settings.needs}
     fitting = [name for name in wishes if name in routed and len(wishes[name].weights) == 2]
     if not fitting:

@@ -7,12 +7,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
+from alone import Alone
 from ports import free_port
 
-from milkrun.model import InstanceId, ServiceName
+from milkrun.model import InstanceId
 from milkrun.router.desired import Mode, Server
-from milkrun.router.haproxy import binary
-from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.plane import DataPlane
 from milkrun.testing.plane import FakeDataPlane
 
@@ -68,12 +67,6 @@ async def plane(request: pytest.FixtureRequest, tmp_path, listen) -> AsyncIterat
     if request.param == "fake":
         yield FakeDataPlane()
         return
-    found = HAProxy(
-        tmp_path,
-        binary.find(),
-        service=ServiceName("goat"),
-        listen=listen,
-        stats=("127.0.0.1", free_port()),
-    )
+    found = Alone(tmp_path, "goat", listen=listen, stats=("127.0.0.1", free_port()))
     yield found
     await found.stop()

@@ -9,14 +9,13 @@ import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from alone import Alone
 from fleet import Fleet, a_fleet
 from ports import free_port
 
-from milkrun.model import InstanceId, ServiceName
+from milkrun.model import InstanceId
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import diff
-from milkrun.router.haproxy import binary
-from milkrun.router.haproxy.plane import HAProxy
 from milkrun.testing.registry import embedded_registry
 
 APP = """
@@ -66,11 +65,9 @@ class Site:
         self._stack = stack
         self.plane = self.another_plane()
 
-    def another_plane(self) -> HAProxy:
+    def another_plane(self) -> Alone:
         """The router's hold on HAProxy, as a restarted router has it."""
-        return HAProxy(
-            self.folder, binary.find(), service=ServiceName("goat"), listen=self.listen, stats=self.stats
-        )
+        return Alone(self.folder, "goat", listen=self.listen, stats=self.stats)
 
     def app(self, name: str) -> App:
         app = App(name, str(self.ledger))

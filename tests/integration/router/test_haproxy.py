@@ -14,7 +14,7 @@ from milkrun.errors import DataPlaneError, PortTaken
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.haproxy.process import Identity
 
-SPILL = "  server spill unix@spill.sock backup\n"
+SPILL = "  server spill unix@goat.spill.sock backup\n"
 
 
 def in_flight(observed) -> int:
@@ -204,7 +204,7 @@ async def test_the_stats_page_names_servers_by_version_and_instance(site, make_s
     writer.close()
 
     assert "goat-0.0.1-host-8101" in page
-    assert "milkrun: goat" in page
+    assert "milkrun: lb-goat" in page
 
 
 @pytest.mark.parametrize("versions", [["v1", "v1"], ["v1", "v2"]])

@@ -70,14 +70,13 @@ async def test_no_hostile_text_changes_anything_through_the_real_socket(site, ma
 
 async def test_this_socket_would_run_them_if_they_came_through(site, make_state, monkeypatch):
     """The test above can fail: without the grammar of ids, HAProxy does what the text says (M3)."""
-    from milkrun.router.haproxy import plane
 
     good = site.app("good").server()
     wanted = make_state({"v1": 10_000}, v1=[good])
     await site.plane.start(wanted)
     before = await raw(site)
     monkeypatch.setattr(encode, "instance_id", InstanceId)
-    monkeypatch.setattr(plane, "instance_id", InstanceId)
+    monkeypatch.setattr(commands, "instance_id", InstanceId)
 
     text = InstanceId("good weight 1;set server goat.a/good state maint")
     await site.plane.apply([Change(VersionName("v1"), replace(good, id=text))], wanted)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from milkrun.consul import keys
 from milkrun.errors import NotFound
-from milkrun.router import daemon
+from milkrun.router import daemon, standing
 
 
 def answer(text: str | bytes, status: int = 200, **headers: str):
@@ -199,7 +199,7 @@ async def test_a_cold_start_without_a_registry_serves_the_last_good_state(fleet,
 
 async def test_a_first_start_without_settings_says_what_is_missing(fleet, monkeypatch):
     await fleet.registry.delete(keys.ENVIRONMENT)
-    monkeypatch.setattr(daemon, "SETTINGS_WAIT_S", 0.3)
+    monkeypatch.setattr(standing, "SETTINGS_WAIT_S", 0.3)
 
     with pytest.raises(NotFound, match="it has no environment") as caught:
         await daemon.run(

@@ -19,7 +19,6 @@ from milkrun.model import ServiceName
 from milkrun.router import daemon
 from milkrun.router.desired import Mode
 from milkrun.router.haproxy import binary, plane
-from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.haproxy.process import Process
 
 
@@ -422,9 +421,7 @@ async def test_haproxys_log_does_not_grow_for_ever(site, make_state, monkeypatch
 
 async def test_an_adopted_haproxy_of_this_user_only(site, make_state):
     """A program that merely has the name of ours on the socket is not ours."""
-    fresh = HAProxy(
-        site.folder, binary.find(), service=ServiceName("goat"), listen=site.listen, stats=site.stats
-    )
+    fresh = site.another_plane()
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), site.folder / "master.sock")
     async with server:
         assert fresh._process._listening() is not None, (

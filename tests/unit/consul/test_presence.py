@@ -40,7 +40,7 @@ async def running(presence: Presence):
 
 def presence(registry: Registry, folder: Path, port: int = 80, key: str = "reports/a") -> Presence:
     folder.mkdir(exist_ok=True)
-    return Presence(registry, component("lb-goat", "shed", "127.0.0.1", port), key, folder)
+    return Presence(registry, component("lb-goat", "shed", "127.0.0.1", port), [key], folder)
 
 
 async def until(registry: Registry, prefix: str, fact) -> None:
@@ -54,7 +54,7 @@ async def until(registry: Registry, prefix: str, fact) -> None:
 async def test_a_deleted_session_takes_the_report_along_and_both_come_back(registry, tmp_path, monkeypatch):
     monkeypatch.setattr("milkrun.consul.session.TTL_S", 10)
     async with running(presence(registry, tmp_path / "state")) as found:
-        found.publish(Report("one"))
+        found.publish("reports/a", Report("one"))
         await until(registry, "reports/", lambda entries: entries)
         first = found.session.id
 
@@ -67,7 +67,7 @@ async def test_a_deleted_session_takes_the_report_along_and_both_come_back(regis
 async def test_a_report_that_somebody_deleted_is_written_again(registry, tmp_path, monkeypatch):
     monkeypatch.setattr("milkrun.consul.presence.REWRITE_S", 0.2)
     async with running(presence(registry, tmp_path / "state")) as found:
-        found.publish(Report("one"))
+        found.publish("reports/a", Report("one"))
         await until(registry, "reports/", lambda entries: entries)
 
         await registry.delete("reports/a")
@@ -88,13 +88,13 @@ async def test_an_emptied_catalog_gets_the_component_again(registry, tmp_path, m
 
 async def test_a_killed_component_goes_on_in_its_own_session(registry, tmp_path):
     async with running(presence(registry, tmp_path / "state")) as found:
-        found.publish(Report("one"))
+        found.publish("reports/a", Report("one"))
         await until(registry, "reports/", lambda entries: entries)
     session = tmp_path / "state" / "session"
     assert stat.S_IMODE(session.stat().st_mode) == 0o600
 
     async with running(presence(registry, tmp_path / "state")) as again:
-        again.publish(Report("two"))
+        again.publish("reports/a", Report("two"))
         await until(registry, "reports/", lambda entries: b"two" in entries.get("reports/a", b""))
         assert again.session.id == found.session.id
 
@@ -104,7 +104,7 @@ async def test_a_torn_session_file_is_a_new_session(registry, tmp_path, torn):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "session").write_bytes(torn)
     async with running(presence(registry, tmp_path / "state")) as found:
-        found.publish(Report("one"))
+        found.publish("reports/a", Report("one"))
 
         await until(registry, "reports/", lambda entries: entries)
 
@@ -120,7 +120,7 @@ async def test_a_session_that_another_registry_gave_is_replaced(registry):
 async def test_the_former_one_leaves_only_when_its_successor_has_reported(registry, tmp_path):
     state = tmp_path / "state"
     async with running(presence(registry, state, 80, "reports/old")) as former:
-        former.publish(Report("old"))
+        former.publish("reports/old", Report("old"))
         await until(registry, "reports/", lambda entries: "reports/old" in entries)
         async with asyncio.timeout(WITHIN_S):
             while len((await registry.health("lb-goat"))[0]) < 1:
@@ -134,7 +134,7 @@ async def test_the_former_one_leaves_only_when_its_successor_has_reported(regist
         assert list({pair.key for pair in await registry.entries("reports/")}) == ["reports/old"]
         assert not moving.done()
 
-        successor.publish(Report("new"))
+        successor.publish("reports/new", Report("new"))
 
         await moving
         assert [pair.key for pair in await registry.entries("reports/")] == ["reports/new"]
@@ -144,7 +144,7 @@ async def test_the_former_one_leaves_only_when_its_successor_has_reported(regist
 
 async def test_an_ended_component_leaves_nothing(registry, tmp_path):
     async with running(presence(registry, tmp_path / "state")) as found:
-        found.publish(Report("one"))
+        found.publish("reports/a", Report("one"))
         await until(registry, "reports/", lambda entries: entries)
     await found.end()
 

@@ -96,13 +96,13 @@ def test_the_reaper_counts_from_when_it_turned_critical_not_from_the_last_report
 
 def test_a_check_that_nobody_runs_takes_no_service_away(bench, goat):
     probe = CheckSpec(
-        check_id="grpc", service_id="goat-1", type="grpc", probe={"grpc": "x:1"}, deregister_after_s=60
+        check_id="docker", service_id="goat-1", type="docker", probe={"docker_container_id": "x"}, deregister_after_s=60
     )
     bench.do(commands.RegisterService(goat(), [probe]))
     bench.later(10_000)
-    assert bench.checks("goat") == {"grpc": "critical"}
-    with pytest.raises(Refused, match='CheckID "grpc" does not have associated TTL'):
-        bench.do(commands.ReportCheck("grpc", "passing", ""))
+    assert bench.checks("goat") == {"docker": "critical"}
+    with pytest.raises(Refused, match='CheckID "docker" does not have associated TTL'):
+        bench.do(commands.ReportCheck("docker", "passing", ""))
 
 
 def test_maintenance_of_the_node_touches_every_service_on_it(bench, goat):

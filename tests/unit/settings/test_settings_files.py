@@ -145,7 +145,7 @@ BAD_ENVIRONMENTS = [
     ("[8101, 8199]", "[8101, 65536]", 11, "agent.ports: 8101 to 65536"),
     ("[routers.lb-goat]", '[routers."lb goat"]', 13, "routers.lb goat: 'lb goat' is not a service name"),
     ('service = "goat"', 'service = "Goat"', 14, "routers.lb-goat.service: 'Goat'"),
-    ('service = "goat"', "", 13, "routers.lb-goat.service: is missing"),
+    ('service = "goat"', "", 13, "routers.lb-goat: needs exactly one of"),
     ('listen = "0.0.0.0:8202"', 'lisen = "0.0.0.0:8202"', 15, "(did you mean `listen`?)"),
     ('listen = "[::]:8212"', "listen = 8212", 20, "routers.lb-farmer.listen: expected `str`, got `int`"),
     ('listen = "[::]:8212"', 'listen = "farm:8212"', 20, "has no IP address before the port"),

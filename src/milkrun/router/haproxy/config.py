@@ -1,17 +1,13 @@
-"""HAProxy's configuration file and map, written from values. Pure.
+"""HAProxy's configuration file, written from values. Pure. What belongs to one service is in section.py.
 
-The file names its sockets and map relative to its own folder, which is HAProxy's working directory.
+The file names its sockets and maps relative to its own folder, which is HAProxy's working directory.
 
 - `idle-close-on-response`: without it each reload costs keep-alive clients errors (research: M1).
-- `retry-on conn-failure empty-response`, GET and HEAD only: a killed instance costs no idempotent request; a
-  POST is sent again only when it surely never arrived (its connection was refused).
 - `retries 30`: a killed instance's idle connections end one after the other, and each try may be given one of
   them. Three tries lost requests on a machine under load (1 of 4,000 around a kill); a refused connection ends the
   tries on that server at once.
 - `timeout connect` is also the pause before the same server is tried again.
-- `observe layer4 error-limit 1`: one refused connection takes a server out until it accepts again.
-- the server `spill` in each lane: when a lane has nobody left, its requests go to the whole service's pool, so a
-  version whose last instance died costs nobody a request before the shares have moved.
+- `txn.route`: which route took the request, decided before the path is rewritten.
 """
 
 from __future__ import annotations
@@ -21,78 +17,55 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from milkrun.model import ServiceName, VersionName
-from milkrun.router.desired import Mode, RoutingState, Server
-from milkrun.router.haproxy import encode
+from milkrun.router.desired import RoutingState
+from milkrun.router.front import Front, Route
+from milkrun.router.haproxy import encode, section
+from milkrun.router.haproxy.section import Section
 
-CHECK = "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
 ADMIN_SOCKET = "admin.sock"
 MASTER_SOCKET = "master.sock"
-SPILL_SOCKET = "spill.sock"
 CONFIG_FILE = "haproxy.cfg"
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a reload can change: addresses and the number of lanes."""
+    """What only a reload can change: addresses, routes, services and the number of their lanes."""
 
-    service: ServiceName
+    name: str
     listen: tuple[str, int]
     stats: tuple[str, int]
-    lanes: int
+    routes: tuple[Route, ...]
+    sections: dict[ServiceName, Section]
 
 
-def map_name(service: ServiceName) -> str:
-    """The map's file, which is also its name on the socket."""
-    return f"{service}.map"
+def layout(front: Front, lanes: Mapping[ServiceName, int]) -> Layout:
+    """The layout of a front whose services have so many lanes."""
+    return Layout(
+        name=front.name,
+        listen=front.listen,
+        stats=front.stats,
+        routes=front.routes,
+        sections={
+            service: Section(lanes=lanes[service], traffic=traffic)
+            for service, traffic in sorted(front.services.items())
+        },
+    )
 
 
-def pool_name(service: ServiceName) -> str:
-    """The backend with every instance that has a share."""
-    return f"{service}.all"
-
-
-def render(layout: Layout, lanes: Mapping[VersionName, int], state: RoutingState) -> str:
-    """The whole file. Started from it, HAProxy serves `state`."""
-    versions = {number: version for version, number in lanes.items()}
-    lines = [*_head(layout)]
-    for number in range(layout.lanes):
-        lines += [
-            "",
-            f"backend {encode.lane(layout.service, number)}",
-            "  balance roundrobin",
-            f"  server spill unix@{SPILL_SOCKET} backup",
-        ]
-        if number in versions:
-            lines += [_server_line(server) for server in state.versions.get(versions[number], {}).values()]
-    lines += ["", f"backend {pool_name(layout.service)}", "  balance roundrobin"]
-    lines += [_server_line(server) for server in pool(state).values()]
+def render(
+    whole: Layout,
+    lanes: Mapping[ServiceName, Mapping[VersionName, int]],
+    states: Mapping[ServiceName, RoutingState],
+) -> str:
+    """The whole file. Started from it, HAProxy serves the services as `states` say; one that they lack has nobody."""
+    lines = [*_head(), *_front(whole), *_stats(whole)]
+    for service, each in whole.sections.items():
+        lines += section.render(service, each, lanes.get(service, {}), states.get(service, RoutingState()))
     return "\n".join(lines) + "\n"
 
 
-def render_map(service: ServiceName, state: RoutingState, lanes: Mapping[VersionName, int]) -> str:
-    """The map's file: which of the 10,000 slots goes to which lane."""
-    return "".join(f"{slots} {lane}\n" for slots, lane in encode.ranges(service, state.shares, lanes))
-
-
-def pool(state: RoutingState) -> dict[str, Server]:
-    """The servers that catch what a lane cannot serve: all that take requests and whose version has a share."""
-    return {
-        server.id: server
-        for version in state.shares
-        for server in state.versions.get(version, {}).values()
-        if server.mode is Mode.SERVE
-    }
-
-
-def _server_line(server: Server) -> str:
-    name, address, weight = encode.server(server)
-    out = " disabled" if server.mode is Mode.DRAIN else ""
-    return f"  server {name} {address} {CHECK} weight {weight}{out}"
-
-
-def _head(layout: Layout) -> Iterator[str]:
-    service = layout.service
+def _head() -> Iterator[str]:
     yield f"""\
-# Written by milkrun's router for the service {service}. It always equals what runs: edits here are overwritten.
+# Written by milkrun's router. It always equals what runs: edits here are overwritten.
 global
   stats socket unix@{ADMIN_SOCKET} mode 600 level admin
   stats maxconn 32
@@ -113,30 +86,70 @@ defaults
   option redispatch 1
   retry-on conn-failure empty-response
   option idle-close-on-response
-  option forwardfor
+  option forwardfor"""
 
-frontend {service}
-  description requests for {service}, split by version
-  bind {encode.bind(*layout.listen)}
-  http-request disable-l7-retry unless METH_GET
-  use_backend %[rand(10000),map_int({map_name(service)})]
-  default_backend {service}.none
 
-frontend {service}.spill
-  description what a lane with nobody left hands on
-  bind unix@{SPILL_SOCKET} mode 600
-  http-request disable-l7-retry unless METH_GET
-  default_backend {pool_name(service)}
+def _front(whole: Layout) -> Iterator[str]:
+    one = _only(whole)
+    tcp = one is not None and whole.sections[one].traffic.protocol == "tcp"
+    yield f"""
+frontend {whole.name}
+  description requests, split by service and version
+  mode {"tcp" if tcp else "http"}
+  bind {encode.bind(*whole.listen)}"""
+    if not tcp:
+        yield "  http-request disable-l7-retry unless METH_GET"
+    if one is not None:
+        yield f"  use_backend {section.split(one)}"
+        yield f"  default_backend {one}.none"
+        return
+    for number, route in enumerate(whole.routes):
+        yield from _routed(number, route)
+    for service in whole.sections:
+        fits = f"{{ var(txn.service) -m str {encode.service(service)} }}"
+        yield f"  use_backend {section.split(service)} if {fits}"
+        yield f"  use_backend {service}.none if {fits}"
+    yield "  default_backend nowhere"
+    yield """
+backend nowhere
+  description no route fits
+  http-request return status 404 content-type text/plain string "no route fits this request\\n\""""
 
-frontend {service}.stats
-  bind {encode.bind(*layout.stats)}
+
+def _routed(number: int, route: Route) -> Iterator[str]:
+    """The request is the route's when no earlier one took it. A path is a prefix of whole segments."""
+    conditions = ["!{ var(txn.route) -m found }"]
+    path = encode.path(route.path) if route.path != "/" else ""
+    if path:
+        yield f"  acl path{number} path -m str {path}"
+        yield f"  acl path{number} path -m beg {path}/"
+        conditions.append(f"path{number}")
+    if route.host:
+        conditions.append(f"{{ req.hdr(host),host_only -m str -i {encode.host(route.host)} }}")
+    if route.methods:
+        conditions.append(f"{{ method {' '.join(map(encode.method, route.methods))} }}")
+    for name, value in route.headers:
+        conditions.append(f"{{ req.hdr({encode.header(name)}) -m str {encode.header_value(value)} }}")
+    yield f"  http-request set-var(txn.route) int({number}) if {' '.join(conditions)}"
+    taken = f"{{ var(txn.route) -m int {number} }}"
+    yield f"  http-request set-var(txn.service) str({encode.service(route.service)}) if {taken}"
+    if path and route.strip:
+        yield f"  http-request set-path / if {taken} {{ path -m str {path} }}"
+        yield f"  http-request set-path %[path,bytes({len(path)})] if {taken} {{ path -m beg {path}/ }}"
+
+
+def _only(whole: Layout) -> ServiceName | None:
+    """The service that takes every request, when there is one."""
+    return whole.routes[0].service if whole.routes and whole.routes[0].everything else None
+
+
+def _stats(whole: Layout) -> Iterator[str]:
+    yield f"""
+frontend {whole.name}.stats
+  bind {encode.bind(*whole.stats)}
   http-request redirect location /monitor if {{ path / }}
   stats enable
   stats uri /monitor
   stats refresh 5s
   stats show-legends
-  stats show-desc milkrun: {service}
-
-backend {service}.none
-  description no instance of {service} is in service
-  http-request return status 503 content-type text/plain string "no instance of {service} is in service\\n\""""
+  stats show-desc milkrun: {whole.name}"""

@@ -6,6 +6,7 @@ as more keywords (research: M3, M4). So every word is checked against the gramma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from milkrun.errors import InputRefused
@@ -21,6 +22,11 @@ from milkrun.model import (
 from milkrun.router.desired import Server
 
 LANES_AT_MOST = 26
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_METHOD = re.compile(r"[A-Z]{1,20}")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
+_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@][A-Za-z0-9._~/+=:@-]{0,199}")
 
 
 def lane(service: ServiceName, number: int) -> str:
@@ -28,6 +34,42 @@ def lane(service: ServiceName, number: int) -> str:
     if not 0 <= number < LANES_AT_MOST:
         raise InputRefused(f"there is no lane {number}: a service has {LANES_AT_MOST} at most")
     return f"{service_name(service)}.{chr(ord('a') + number)}"
+
+
+def service(name: str) -> ServiceName:
+    """A service's name."""
+    return service_name(name)
+
+
+def _word(what: str, pattern: re.Pattern[str], text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise InputRefused(f"{text[:80]!r} is not {what}")
+    return text
+
+
+def path(text: str) -> str:
+    """A path of whole segments, without an end slash."""
+    return _word("a path", _PATH, text)
+
+
+def host(text: str) -> str:
+    """A host's name."""
+    return _word("a host's name", _HOST, text)
+
+
+def method(text: str) -> str:
+    """A request's method."""
+    return _word("a method", _METHOD, text)
+
+
+def header(text: str) -> str:
+    """A header's name."""
+    return _word("a header's name", _HEADER, text)
+
+
+def header_value(text: str) -> str:
+    """A header's value."""
+    return _word("a header's value", _HEADER_VALUE, text)
 
 
 def address(host: str, port: int) -> str:

@@ -18,6 +18,7 @@ from milkrun.router.plane import Counters
 # Maintenance: forced, inherited, from DNS. Not 0x04, which only says that the file once had `disabled`: such a
 # server serves after `state ready`, and must not be called drained.
 _OUT = 0x01 | 0x02 | 0x20
+_FORMAT = "1"  # of `show servers state`
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
 _ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 _NUMBERS = (*_ANSWERS, "scur", "qcur")
@@ -33,15 +34,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
-    """`show servers state` as servers by backend, without the ones that have no address (`spill`)."""
+    """`show servers state`, once or for several backends, as servers by backend; one without an address (`spill`)
+    is left out.
+    """
     lines = _whole(reply, "show servers state")
-    start = next((number for number, line in enumerate(lines) if line.startswith("# be_id")), None)
-    if start is None:
+    heads = [line for line in lines if line.startswith("# be_id")]
+    if not heads:
         raise _odd(reply, "show servers state")
-    columns = lines[start].removeprefix("# ").split()
+    columns = heads[0].removeprefix("# ").split()
     found: dict[str, dict[InstanceId, Seen]] = {}
     try:
-        for line in lines[start + 1 :]:
+        for line in lines:
+            if line == heads[0] or line == _FORMAT:
+                continue
             row = dict(zip(columns, line.split(), strict=True))
             if row["srv_addr"] != "-":
                 seen = _server(row)
@@ -64,11 +69,11 @@ def _server(row: Mapping[str, str]) -> Seen:
 
 
 def stat(reply: str) -> list[Row]:
-    """`show stat -1 4 -1` as rows."""
+    """`show stat ... 4 -1`, once or for several backends, as rows."""
     lines = _whole(reply, "show stat")
     if not lines or not lines[0].startswith("# pxname,"):
         raise _odd(reply, "show stat")
-    head, *rows = csv.reader([lines[0].removeprefix("# "), *lines[1:]])
+    head, *rows = csv.reader([lines[0].removeprefix("# "), *(line for line in lines if line != lines[0])])
     try:
         place = {name: head.index(name) for name in (*_NUMBERS, "pxname", "svname", "ttime")}
         return [_row(row, place) for row in rows]

@@ -20,7 +20,7 @@ from milkrun.errors import DataPlaneError, PortTaken
 from milkrun.router import disk
 from milkrun.router.haproxy import parse
 from milkrun.router.haproxy.binary import Binary
-from milkrun.router.haproxy.config import ADMIN_SOCKET, CONFIG_FILE, MASTER_SOCKET, SPILL_SOCKET
+from milkrun.router.haproxy.config import ADMIN_SOCKET, CONFIG_FILE, MASTER_SOCKET
 from milkrun.router.haproxy.socket import RELOAD_WAIT_S, RuntimeSocket
 
 START_WAIT_S = 10.0
@@ -243,8 +243,8 @@ class Process:
             os.kill(self._identity.pid, signal.SIGTERM)
             if not await self._gone(TERM_WAIT_S):
                 os.killpg(self._identity.pid, signal.SIGKILL)
-        for left in ("process.json", ADMIN_SOCKET, MASTER_SOCKET, SPILL_SOCKET):
-            (self._folder / left).unlink(missing_ok=True)
+        for left in (self._folder / "process.json", *self._folder.glob("*.sock")):
+            left.unlink(missing_ok=True)
 
 
 def refuse_taken(host: str, port: int) -> None:

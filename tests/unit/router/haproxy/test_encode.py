@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from milkrun.errors import DataPlaneError, InputRefused
 from milkrun.model import SHARE_SLOTS, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server, slots
-from milkrun.router.haproxy import config, encode, lanes, plane
+from milkrun.router.haproxy import commands, encode, lanes, section
 
 TIMES = 20 if os.environ.get("MILKRUN_SOAK") == "1" else 1
 CROWD = 250
@@ -28,10 +28,10 @@ GOAT = ServiceName("goat")
 ID = r"[A-Za-z0-9._:-]{1,200}"
 ADDRESS = r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]):\d{1,5}"
 WEIGHT = r"(?:[1-9]\d{0,2})"
-SERVER_LINE = re.compile(rf"  server {ID} {ADDRESS} {config.CHECK} weight {WEIGHT}(?: disabled)?", re.ASCII)
+SERVER_LINE = re.compile(rf"  server {ID} {ADDRESS} {section.CHECK} weight {WEIGHT}(?: disabled)?", re.ASCII)
 PLACE = rf"goat\.(?:[a-z]|all)/{ID}"
 COMMAND = re.compile(
-    rf"add server {PLACE} {ADDRESS} {config.CHECK} weight {WEIGHT}"
+    rf"add server {PLACE} {ADDRESS} {section.CHECK} weight {WEIGHT}"
     rf"|enable health {PLACE}|set server {PLACE} state (?:ready|drain|maint)|del server {PLACE}",
     re.ASCII,
 )
@@ -104,13 +104,19 @@ def whole(server: Server) -> bool:
     assert int(port) == server.port
     assert 1 <= int(port) <= 65_535
     assert 1 <= weight <= 256
-    for command in [*plane._added("goat.a", server), *plane._removed("goat.all", server.id)]:
+    for command in [*commands._added("goat.a", server), *commands._removed("goat.all", server.id)]:
         assert COMMAND.fullmatch(command), command
     return True
 
 
-ALL_LANES = config.Layout(service=GOAT, listen=("127.0.0.1", 1), stats=("127.0.0.1", 2), lanes=26)
-TEMPLATE = set(config.render(ALL_LANES, {}, RoutingState()).splitlines())
+ALL_LANES = section.Section(lanes=26)
+
+
+def text(named: dict[VersionName, int], state: RoutingState) -> str:
+    return "\n".join(section.render(GOAT, ALL_LANES, named, state))
+
+
+TEMPLATE = set(text({}, RoutingState()).splitlines())
 
 
 def rendered(found: list[Server]) -> list[str]:
@@ -119,7 +125,7 @@ def rendered(found: list[Server]) -> list[str]:
     state = RoutingState(
         shares={version: SHARE_SLOTS}, versions={version: {server.id: server for server in found}}
     )
-    lines = config.render(ALL_LANES, {version: 0}, state).split("\n")
+    lines = text({version: 0}, state).split("\n")
     for line in lines:
         assert line in TEMPLATE or SERVER_LINE.fullmatch(line) or not line, line
     return lines

@@ -1,0 +1,129 @@
+"""One service's backends in HAProxy's file: its lanes, its pool, and what answers when nobody serves. Pure.
+
+- `retry-on conn-failure empty-response`, GET and HEAD only: a killed instance costs no idempotent request; a
+  POST is sent again only when it surely never arrived (its connection was refused).
+- `observe layer4 error-limit 1`: one refused connection takes a server out until it accepts again.
+- the server `spill` in each lane: when a lane has nobody left, its requests go to the whole service's pool, so a
+  version whose last instance died costs nobody a request before the shares have moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+import msgspec
+
+from milkrun.model import ServiceName, VersionName
+from milkrun.router.desired import Mode, RoutingState, Server
+from milkrun.router.haproxy import encode
+from milkrun.settings.service import TrafficSettings
+
+CHECK = "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+_BALANCE = {
+    "round-robin": "roundrobin",
+    "least-connections": "leastconn",
+    "two-choices": "random(2)",
+}
+_LINES_REMEMBERED = 65_536
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a reload can change of a service: the number of its lanes, and how it is treated."""
+
+    lanes: int
+    traffic: TrafficSettings = TrafficSettings()
+
+
+def map_name(service: ServiceName) -> str:
+    """The map's file, which is also its name on the socket."""
+    return f"{service}.map"
+
+
+def pool_name(service: ServiceName) -> str:
+    """The backend with every instance that has a share."""
+    return f"{service}.all"
+
+
+def spill_socket(service: ServiceName) -> str:
+    """The socket by which a lane with nobody left reaches the pool."""
+    return f"{service}.spill.sock"
+
+
+def backends(service: ServiceName, section: Section) -> list[str]:
+    """The names of all that have servers: the lanes and the pool."""
+    return [*(encode.lane(service, number) for number in range(section.lanes)), pool_name(service)]
+
+
+def split(service: ServiceName) -> str:
+    """What `use_backend` takes: the lane whose range of slots a random number falls into."""
+    return f"%[rand(10000),map_int({map_name(service)})]"
+
+
+def render(
+    service: ServiceName, section: Section, lanes: Mapping[VersionName, int], state: RoutingState
+) -> Iterator[str]:
+    """The section's lines. Started from them, HAProxy serves `state`."""
+    versions = {number: version for version, number in lanes.items()}
+    traffic = section.traffic
+    shape = [f"  mode {traffic.protocol}", f"  balance {_BALANCE[traffic.balance]}"]
+    if traffic.path:
+        shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
+    for number in range(section.lanes):
+        yield from (
+            "",
+            f"backend {encode.lane(service, number)}",
+            *shape,
+            f"  server spill unix@{spill_socket(service)} backup",
+        )
+        if number in versions:
+            yield from map(_server_line, state.versions.get(versions[number], {}).values())
+    yield from ("", f"backend {pool_name(service)}", f"  mode {traffic.protocol}", shape[1])
+    yield from map(_server_line, pool(state).values())
+    yield from _spill(service, traffic)
+    yield from _none(service, traffic)
+
+
+def _spill(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
+    yield f"""
+frontend {service}.spill
+  mode {traffic.protocol}
+  description what a lane with nobody left hands on
+  bind unix@{spill_socket(service)} mode 600"""
+    if traffic.protocol == "http":
+        yield "  http-request disable-l7-retry unless METH_GET"
+    yield f"  default_backend {pool_name(service)}"
+
+
+def _none(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
+    yield f"""
+backend {service}.none
+  mode {traffic.protocol}
+  description no instance of {service} is in service"""
+    if traffic.protocol == "http":
+        said = f"no instance of {service} is in service"
+        yield f'  http-request return status 503 content-type text/plain string "{said}\\n"'
+    else:
+        yield "  tcp-request content reject"
+
+
+def render_map(service: ServiceName, state: RoutingState, lanes: Mapping[VersionName, int]) -> str:
+    """The map's file: which of the 10,000 slots goes to which lane."""
+    return "".join(f"{slots} {lane}\n" for slots, lane in encode.ranges(service, state.shares, lanes))
+
+
+def pool(state: RoutingState) -> dict[str, Server]:
+    """The servers that catch what a lane cannot serve: all that take requests and whose version has a share."""
+    return {
+        server.id: server
+        for version in state.shares
+        for server in state.versions.get(version, {}).values()
+        if server.mode is Mode.SERVE
+    }
+
+
+@lru_cache(_LINES_REMEMBERED)
+def _server_line(server: Server) -> str:
+    name, address, weight = encode.server(server)
+    out = " disabled" if server.mode is Mode.DRAIN else ""
+    return f"  server {name} {address} {CHECK} weight {weight}{out}"

@@ -1,0 +1,140 @@
+"""One service on a running HAProxy: what it does is read back, what it should do is told."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from milkrun.errors import DataPlaneError
+from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.router.desired import Mode, RoutingState
+from milkrun.router.diff import Observed, Operation, Seen, SetShares
+from milkrun.router.haproxy import commands, encode, parse, section
+from milkrun.router.haproxy.section import Section
+from milkrun.router.haproxy.socket import RuntimeSocket
+from milkrun.router.plane import Counters
+
+Lanes = Mapping[VersionName, int]
+
+
+class Service:
+    """Asks and tells HAProxy's socket about one service."""
+
+    def __init__(self, name: ServiceName, admin: RuntimeSocket) -> None:
+        self.name = name
+        self._admin = admin
+        self._map = section.map_name(name)
+        self._pool = section.pool_name(name)
+        self._log = structlog.get_logger("haproxy")
+
+    # Reading back
+
+    async def observed(self, shape: Section, lanes: Lanes) -> tuple[Observed, dict[VersionName, int]]:
+        """Lanes as versions, with the requests in flight in the lane and in the pool; and the lanes in use.
+
+        A lane that is used and that no version has gets a name that no version can have: so it is drained and
+        freed like any other.
+        """
+        names = section.backends(self.name, shape)
+        state, slots, stat = await asyncio.gather(
+            self._admin.batch(f"show servers state {name}" for name in names),
+            self._admin.ask(f"show map {self._map}"),
+            self._admin.batch(f"show stat {name} 4 -1" for name in names),
+        )
+        backends, shares = parse.servers_state(state), parse.shares_map(slots)
+        lanes = self._named(lanes, {*backends, *shares})
+        by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
+        versions = self._versions(by_lane, backends, parse.stat(stat))
+        by_version = {by_lane.get(lane, VersionName(lane)): share for lane, share in shares.items()}
+        return Observed(shares=by_version, versions=versions), lanes
+
+    def _versions(
+        self,
+        by_lane: Mapping[str, VersionName],
+        backends: Mapping[str, Mapping[InstanceId, Seen]],
+        rows: Sequence[parse.Row],
+    ) -> dict[VersionName, dict[InstanceId, Seen]]:
+        in_flight: Counter[str] = Counter()
+        for row in rows:
+            in_flight[row.name] += row.in_flight
+        counted = {(row.backend, row.name) for row in rows}
+        pool = backends.get(self._pool, {})
+        versions: dict[VersionName, dict[InstanceId, Seen]] = {}
+        for lane, version in by_lane.items():
+            servers = backends.get(lane, {})
+            if missing := [name for name in servers if (lane, name) not in counted]:
+                raise DataPlaneError(f"HAProxy has {missing[0]} in {lane} and does not count its requests")
+            if servers:
+                versions[version] = {
+                    name: msgspec.structs.replace(
+                        seen,
+                        in_flight=in_flight[name],
+                        pooled=name in pool and pool[name].server.mode is Mode.SERVE,
+                    )
+                    for name, seen in servers.items()
+                }
+        return versions
+
+    def _named(self, lanes: Lanes, seen: Iterable[str]) -> dict[VersionName, int]:
+        found = dict(lanes)
+        for number in range(encode.LANES_AT_MOST):
+            lane = encode.lane(self.name, number)
+            if lane in seen and number not in found.values():
+                self._log.warning("a lane is used that no version has; freeing it", lane=lane)
+                found[VersionName(f"unknown in {lane}")] = number
+        return found
+
+    async def traffic(self, shape: Section) -> dict[InstanceId, Counters]:
+        """Each server's answers, in its lane and in the pool together."""
+        found: dict[InstanceId, Counters] = {}
+        names = section.backends(self.name, shape)
+        for row in parse.stat(await self._admin.batch(f"show stat {name} 4 -1" for name in names)):
+            before = found.get(InstanceId(row.name), Counters())
+            found[InstanceId(row.name)] = Counters(
+                requests=before.requests + row.counters.requests,
+                failures=before.failures + row.counters.failures,
+                mean_ms=max(before.mean_ms, row.counters.mean_ms),
+            )
+        found.pop(InstanceId("spill"), None)
+        return found
+
+    # Telling
+
+    async def apply(self, operations: Sequence[Operation], wanted: RoutingState, lanes: Lanes) -> None:
+        """The operations are told in their order, then the pool is brought in line."""
+        before: list[Operation] = []
+        for operation in operations:
+            if isinstance(operation, SetShares):
+                await self._tell(before, lanes)
+                before = []
+                await self._swap(operation.shares, lanes)
+            else:
+                before.append(operation)
+        await self._tell(before, lanes)
+        state = parse.servers_state(await self._admin.ask(f"show servers state {self._pool}"))
+        await self._admin.batch(commands.pooled(self.name, wanted, state.get(self._pool, {})))
+
+    async def _tell(self, operations: Sequence[Operation], lanes: Lanes) -> None:
+        await self._admin.batch(
+            command for operation in operations for command in commands.told(self.name, lanes, operation)
+        )
+
+    async def _swap(self, shares: Mapping[VersionName, int], lanes: Lanes) -> None:
+        """The map has these shares: no request ever sees half of them."""
+        entries = encode.ranges(self.name, shares, lanes)
+        if not entries:
+            await self._admin.ask(f"clear map {self._map}")
+            return
+        reply = await self._admin.ask(f"prepare map {self._map}")
+        number = re.search(r"New version created: (\d+)", reply)
+        if not number:
+            raise DataPlaneError(f"HAProxy would not prepare a new map: {reply.strip()[:200]}")
+        draft = f"@{number[1]} {self._map}"
+        await self._admin.batch(
+            [*(f"add map {draft} {slots} {lane}" for slots, lane in entries), f"commit map {draft}"]
+        )

@@ -1,0 +1,142 @@
+"""One service of a router: watch the registry, reconcile on each change, tell what is served. Alone: what goes
+wrong with one service keeps no other from being served (I3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+import structlog
+
+from milkrun.consul import Registry, catalog, keys, wire
+from milkrun.consul.client import decode
+from milkrun.consul.watch import watch_health, watch_prefix
+from milkrun.errors import DataPlaneError
+from milkrun.model import Instance, RouterId, RouterReport, ServiceName, Wish
+from milkrun.router.front import Front
+from milkrun.router.plane import Proxy
+from milkrun.router.reconcile import Facts, Reconciler
+
+BUSY_S = 0.05
+VERIFY_S = 2.0
+
+
+class Serving:
+    """A service at work: `run` never returns by itself. `report` is what is served, None while that is unknown."""
+
+    def __init__(
+        self,
+        service: ServiceName,
+        registry: Registry,
+        proxy: Proxy,
+        reconciler: Reconciler,
+        changed: asyncio.Event,
+    ) -> None:
+        self._service = service
+        self._registry = registry
+        self._proxy = proxy
+        self._reconciler = reconciler
+        self._served = changed
+        self._instances: list[Instance] | None = None
+        self._index = 0
+        self._wish: Wish | None = None
+        self._changed = asyncio.Event()
+        self._trouble = ""
+        self._log = structlog.get_logger("router")
+
+    async def run(self) -> None:
+        """Never returns. Ends by cancellation."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_health())
+            tasks.create_task(self._watch_wish())
+            tasks.create_task(self._reconcile())
+
+    def look_again(self) -> None:
+        """What the data plane does is compared with the wish soon."""
+        self._changed.set()
+
+    async def _watch_health(self) -> None:
+        async for answer in watch_health(self._registry, self._service):
+            if answer.status == 200:
+                self._instances = catalog.instances(decode(answer.body, list[wire.HealthEntry]))
+                self._index = answer.index
+                self._changed.set()
+
+    async def _watch_wish(self) -> None:
+        async for answer in watch_prefix(self._registry, keys.wish_prefix(self._service)):
+            pairs = decode(answer.body, list[wire.Pair]) if answer.status == 200 else []
+            self._wish = catalog.wish(self._service, pairs)
+            self._changed.set()
+
+    async def _reconcile(self) -> None:
+        pause = VERIFY_S
+        turns = 0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+                    turns = 0  # news is looked at closely again
+            self._changed.clear()
+            if self._instances is None or self._wish is None:
+                continue  # half of the facts are no facts
+            facts = Facts(instances=self._instances, wish=self._wish, index=self._index)
+            try:
+                served = await self._reconciler.reconcile(facts)
+                self._troubled("")
+                waiting = served.busy
+            except DataPlaneError as error:
+                self._troubled(str(error))
+                waiting = True
+            turns = turns + 1 if waiting else 0
+            pause = min(VERIFY_S, BUSY_S * 1.25 ** min(turns - 1, 30)) if waiting else VERIFY_S
+            pause *= 0.75 + random.random() / 4
+            self._served.set()
+
+    def _troubled(self, why: str) -> None:
+        if why != self._trouble:
+            self._trouble = why
+            if why:
+                self._log.error(
+                    "the data plane does not follow; it serves what it has", service=self._service, why=why
+                )
+            else:
+                self._log.info("the data plane follows again", service=self._service)
+
+    async def report(self, router: RouterId, host: str, front: Front) -> RouterReport | None:
+        """What is served now."""
+        served = self._reconciler.served
+        if served is None:
+            return None
+        try:
+            former = await self._proxy.former_workers()
+            await self._reconciler.count()
+        except DataPlaneError as error:
+            self._troubled(str(error))
+            former = 1  # who cannot be asked may still have requests: nobody is called drained
+        known = served.decision.known
+        behind = [self._proxy.behind] if self._proxy.behind else []
+        return RouterReport(
+            router=router,
+            service=self._service,
+            host=host,
+            listen=_written(front.listen),
+            stats=f"http://{_written(front.stats)}/monitor",
+            commit=known.commit,
+            generation=known.generation,
+            applied_at=served.applied_at,
+            catalog_index=served.index,
+            reloads=self._proxy.reloads,
+            drift=[self._trouble] if self._trouble else served.drift,
+            held=served.decision.held,
+            alarms=behind + served.decision.alarms,
+            versions=self._reconciler.traffic(),
+            instances=served.instances(former),
+            data_plane=self._proxy.name,
+        )
+
+
+def _written(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
