@@ -8,6 +8,7 @@ import pytest
 from bad_input.description import DESCRIPTION, operations
 from bad_input.known_errors import is_known
 from bad_input.remains import after_a_restart, remains
+from conformance.registries import NODE
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from milkrun.registry.duration import seconds
@@ -19,6 +20,10 @@ HEALTH = "/v1/agent/health/service/"
 """Here 503 says how a service is."""
 
 TOKENS = "/v1/acl/"
+MANAGEMENT, ANONYMOUS = (f"00000000-0000-0000-0000-00000000000{last}" for last in "12")
+"""The policy and the token that every registry has."""
+NOTHING_THERE = ("/v1/coordinate/node/{node}", "/v1/operator/keyring", "/v1/agent/monitor")
+"""What one server has not."""
 
 QUICK = settings(
     max_examples=EXAMPLES,
@@ -51,6 +56,14 @@ def servers(registry, guarded):
     return {False: registry, True: guarded}
 
 
+def as_described():
+    """Schemathesis' judges of an answer's body."""
+    from schemathesis.checks import CHECKS, load_all_checks
+
+    load_all_checks()
+    return [CHECKS.get_one(name) for name in ("response_schema_conformance", "content_type_conformance")]
+
+
 def waits_briefly(query):
     """The query, if it does not ask to wait for minutes: that is no hang."""
     try:
@@ -67,10 +80,7 @@ def test_every_request_is_answered_as_described(servers, described, client, oper
     server = servers[path.startswith(TOKENS)]
     headers = {"X-Consul-Token": server.token} if path.startswith(TOKENS) else {}
     from schemathesis import GenerationMode
-    from schemathesis.checks import CHECKS, load_all_checks
 
-    load_all_checks()
-    checks = [CHECKS.get_one(name) for name in ("response_schema_conformance", "content_type_conformance")]
     mode = GenerationMode.POSITIVE if kind == "good" else GenerationMode.NEGATIVE
     cases = described[path][method].as_strategy(generation_mode=mode)
 
@@ -83,10 +93,47 @@ def test_every_request_is_answered_as_described(servers, described, client, oper
         reply = case.call(url, session=client, headers=headers, timeout=ANSWERED_WITHIN_S)
         if reply.status_code >= 500 and not (path.startswith(HEALTH) and reply.status_code == 503):
             assert is_known(reply.text), reply.text
-        case.validate_response(reply, checks=checks)
+        case.validate_response(reply, checks=as_described())
 
     each()
     assert server.get("/v1/status/leader").status == 200
+
+
+@pytest.fixture(scope="module")
+def there(registry, guarded):
+    """Something of each kind, and by which parameters it is asked for."""
+    check = {"TTL": "600s", "Status": "passing"}
+    fields = {
+        "Tags": ["a"],
+        "Meta": {"a": "b"},
+        "TaggedAddresses": {"lan": {"Address": "10.0.0.1", "Port": 1}},
+    }
+    assert (
+        registry.put("/v1/agent/service/register", {"Name": "goat", "Check": check, **fields}).status == 200
+    )
+    session = registry.session()
+    assert registry.put("/v1/kv/goat", b"milk", flags="7", acquire=session).text == "true"
+    assert registry.put("/v1/event/fire/goat", b"milk").status == 200
+    names = dict.fromkeys(("key", "service", "id"), "goat")
+    return {
+        **names,
+        "node": NODE,
+        "state": "any",
+        "session": session,
+        "policy": MANAGEMENT,
+        "accessor": ANONYMOUS,
+    }
+
+
+@pytest.mark.parametrize("path", [path for method, path in operations() if method == "get"])
+def test_what_is_there_is_shown_as_described(servers, described, client, there, path):
+    server = servers[path.startswith(TOKENS)]
+    headers = {"X-Consul-Token": server.token} if path.startswith(TOKENS) else {}
+    rest = {name: value for name, value in there.items() if f"{{{name}}}" in path}
+    case = described[path]["get"].Case(path_parameters=rest)
+    reply = case.call(f"http://127.0.0.1:{server.port}", session=client, headers=headers)
+    assert (reply.status_code == 200) is (path not in NOTHING_THERE), reply.text
+    case.validate_response(reply, checks=as_described())
 
 
 @pytest.mark.parametrize(
