@@ -76,6 +76,8 @@ async def test_this_socket_would_run_them_if_they_came_through(site, make_state,
     await site.plane.start(wanted)
     before = await raw(site)
     monkeypatch.setattr(encode, "instance_id", InstanceId)
+    from milkrun.router.haproxy import commands
+
     monkeypatch.setattr(commands, "instance_id", InstanceId)
 
     text = InstanceId("good weight 1;set server goat.a/good state maint")
