@@ -35,7 +35,8 @@ NAMES = {
 class Sample(msgspec.Struct, frozen=True):
     """`rest` follows the route's path. `shows` is what of the answer is to be hidden; None: it hides nothing.
 
-    `names` are other names than NAMES; with `prefix` the rule that it takes is one on a prefix.
+    `names` are other names than NAMES; with `prefix` the rule that it takes is one on a prefix. `access` is
+    said where this request takes another one than the route.
     """
 
     rest: str = ""
@@ -43,6 +44,7 @@ class Sample(msgspec.Struct, frozen=True):
     shows: str | None = None
     names: dict[str, str] = {}
     prefix: bool = False
+    access: str = ""
 
     @property
     def raw(self) -> bytes:
@@ -185,10 +187,12 @@ SAMPLES: dict[tuple[str, str], list[Sample]] = {
         Sample(body=_operation("lock", Value="aGF5", Session=SESSION)),
         Sample(body=[{"KV": {"Verb": "delete-tree", "Key": "shop/"}}], names={"key": "shop/"}, prefix=True),
         Sample(body=_operation("get") + _operation("set", Value="aGF5")),
+        Sample(body=_operation("get"), shows="shop/a", access="read"),
+        Sample(body=[{"KV": {"Verb": "get-tree", "Key": "shop/"}}], shows="shop/a", access="read"),
     ],
     ("GET", "/v1/status/leader"): [Sample()],
     ("GET", "/v1/status/peers"): [Sample()],
-    ("PUT", "/v1/event/fire/"): [Sample("milk", b"more")],
+    ("PUT", "/v1/event/fire/"): [Sample("milk", b"more"), Sample("milk?node=^other$", b"not for here")],
     ("GET", "/v1/event/list"): [Sample(shows="milk"), Sample("?name=milk", shows="milk")],
     ("GET", "/v1/agent/metrics"): [
         Sample(shows="kv_entries"),
@@ -215,7 +219,7 @@ SAMPLES: dict[tuple[str, str], list[Sample]] = {
     ("PUT", "/v1/agent/leave"): [Sample()],
     ("PUT", "/v1/agent/force-leave/"): [Sample("n1")],
     ("GET", "/v1/snapshot"): [Sample(shows="MILKRUN")],
-    ("PUT", "/v1/snapshot"): [Sample(body=pack(populated().whole()))],
+    ("PUT", "/v1/snapshot"): [Sample(body=pack(populated().whole())), Sample(body=b"no snapshot")],
     ("PUT", "/v1/acl/bootstrap"): [Sample()],
     ("GET", "/v1/acl/token/self"): [Sample(shows="AccessorID")],
     ("GET", "/v1/acl/tokens"): [Sample(shows="the-token")],

@@ -48,11 +48,15 @@ class NoDisk:
 DISK = NoDisk()
 
 
+def access(route: Route, sample: Sample) -> str:
+    return sample.access or route.access
+
+
 def needs(route: Route, sample: Sample) -> list[Rule]:
     """The rules that the route says it takes: the first is the one that it is about."""
     if route.resource in ("none", "any"):
         return []
-    level = Level[route.access.upper()]
+    level = Level[access(route, sample).upper()]
     found = []
     for at, word in enumerate(route.resource.split("+")):
         resource = Resource(word)
@@ -101,11 +105,11 @@ def text(rules: list[Rule]) -> str:
     return "\n".join(lines)
 
 
-def is_allowed(route: Route, mode: Mode, asker: str) -> bool:
+def is_allowed(route: Route, sample: Sample, mode: Mode, asker: str) -> bool:
     if mode is Mode.OPEN or route.access == "none":
         return True
     if asker in NO_TOKEN:
-        open_to_all = route.resource not in ("any", "acl", "keyring") and route.access == "read"
+        open_to_all = route.resource not in ("any", "acl", "keyring") and access(route, sample) == "read"
         return mode is Mode.DEFAULT and NO_TOKEN[asker] and open_to_all
     return asker in ("own", "exactly that") or (route.resource == "any" and asker != "unknown")
 
@@ -153,7 +157,7 @@ def wrong_when_denied(route: Route, reply: Reply, changed: bool, sample: Sample)
         route.path == "/v1/txn" and reply.status == 409 and b"Permission denied" in reply.body
     ):
         return ""
-    if route.access == "write":
+    if access(route, sample) == "write":
         return f"a change was answered with {reply.status} {reply.body[:80]!r}"
     if sample.shows is None:
         return ""
@@ -184,7 +188,7 @@ async def test_who_may_use_a_route_is_what_it_declares(route):
                 for rules in held.get(asker, [None]):
                     reply, changed = await ask(route, sample, mode, asker, rules)
                     assert reply.status < 500 or reply.status == full.status, reply.body
-                    expected = is_allowed(route, mode, asker)
+                    expected = is_allowed(route, sample, mode, asker)
                     acl_is_off = mode is Mode.OPEN and "/acl/" in route.path
                     wrong = (
                         wrong_when_allowed(reply, full, Sample() if acl_is_off else sample)

@@ -1,4 +1,4 @@
-"""/v1/acl: tokens and policies, as Consul's command line makes, shows and deletes them.
+"""/v1/acl: tokens, as Consul's command line makes, shows and deletes them (policies: see acl_policy.py).
 
 A secret is shown once, in the answer that made it: only its digest is kept. There is nothing to bootstrap: the
 registry's own token is there from its first start. Roles, logins and tokens that expire are refused by name.
@@ -15,12 +15,10 @@ from typing import Any
 import msgspec
 
 from milkrun.registry import commands
-from milkrun.registry.access import language
 from milkrun.registry.access.authority import Mode
 from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.access.tokens import (
     ANONYMOUS_ID,
-    BUILTIN,
     MANAGEMENT_ID,
     OWN_ID,
     Policy,
@@ -42,6 +40,7 @@ DESCRIPTION_AT_MOST = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SECRET_AT_LEAST = 32
+_RESERVED = "00000000-0000-0000-0000-0000000000"
 
 
 class _Link(msgspec.Struct, rename=folded):
@@ -66,17 +65,10 @@ class _TokenBody(msgspec.Struct, rename=folded):
     auth_method: str = ""
 
 
-class _PolicyBody(msgspec.Struct, rename=folded):
-    id: str = ""
-    name: str = ""
-    description: str = ""
-    rules: str = ""
-
-
-def _handler(level: Level | None) -> Any:
+def guarded(level: Level | None) -> Any:
     """The handler does its work where there are tokens, for who may read or write them; None: for every token."""
 
-    def guarded(inner: Handler) -> Handler:
+    def wrapped(inner: Handler) -> Handler:
         async def handle(engine: Engine, request: Request) -> Reply:
             if engine.gate.mode is Mode.OPEN:
                 authority(engine, request)
@@ -87,7 +79,18 @@ def _handler(level: Level | None) -> Any:
 
         return handle
 
-    return guarded
+    return wrapped
+
+
+def public(inner: Handler) -> Handler:
+    """The handler does its work where there are tokens, for everyone."""
+
+    async def handle(engine: Engine, request: Request) -> Reply:
+        if engine.gate.mode is Mode.OPEN:
+            raise Refused(401, "ACL support disabled")
+        return await inner(engine, request)
+
+    return handle
 
 
 # Tokens
@@ -112,7 +115,7 @@ async def tokens(engine: Engine, _: Request) -> Reply:
 async def token(engine: Engine, request: Request) -> Reply:
     """One token; its secret was shown when it was made."""
     known = engine.machine.tokens
-    return Reply.json(_shown(known, _token(known, _id(request, "token")), HIDDEN))
+    return Reply.json(_shown(known, _token(known, uuid_of(request, "token")), HIDDEN))
 
 
 async def make_token(engine: Engine, request: Request) -> Reply:
@@ -124,7 +127,10 @@ async def make_token(engine: Engine, request: Request) -> Reply:
     accessor = body.accessor_id or str(uuid.uuid4())
     if not _UUID.fullmatch(accessor):
         raise Refused(400, "Invalid Token: AccessorID is not a UUID in lower case")
-    if accessor in (ANONYMOUS_ID, OWN_ID, *engine.machine.tokens.tokens):
+    for what, given in (("AccessorID", accessor), ("SecretID", secret)):
+        if given.startswith(_RESERVED):
+            raise Refused(500, f"Invalid Token: {what}: UUIDs with the prefix {_RESERVED!r} are reserved")
+    if accessor in engine.machine.tokens.tokens:
         raise Refused(500, "Invalid Token: AccessorID is already in use")
     made = _of_body(engine, body, accessor, digest_of(secret.encode()), _now())
     return Reply.json(
@@ -134,7 +140,7 @@ async def make_token(engine: Engine, request: Request) -> Reply:
 
 async def change_token(engine: Engine, request: Request) -> Reply:
     """Changes what a token may do; its secret stays."""
-    accessor = _id(request, "token")
+    accessor = uuid_of(request, "token")
     if accessor.endswith("/clone"):
         return await _clone(engine, request, accessor.removesuffix("/clone"))
     body = decode(await request.body(), _TokenBody, what="Bad request: Token decoding failed")
@@ -151,7 +157,7 @@ async def change_token(engine: Engine, request: Request) -> Reply:
 
 async def drop_token(engine: Engine, request: Request) -> Reply:
     """Deletes a token: who shows it from now on is refused."""
-    accessor = _id(request, "token")
+    accessor = uuid_of(request, "token")
     if accessor == ANONYMOUS_ID:
         raise Refused(500, "Delete operation not permitted on the anonymous token")
     _is_not_own(accessor)
@@ -253,87 +259,11 @@ def _shown(known: Tokens, each: Token, secret: str = "") -> dict[str, Any]:
     }
 
 
-# Policies
-
-
-async def policies(engine: Engine, _: Request) -> Reply:
-    """All policies, without their rules."""
-    return Reply.json([_row(each) for each in (BUILTIN, *engine.machine.tokens.policies.values())])
-
-
-async def policy(engine: Engine, request: Request) -> Reply:
-    """One policy with its rules, by id or (`name/`) by name."""
-    asked = named(request, "policy ID")
-    known = engine.machine.tokens
-    if asked.startswith("name/"):
-        found = known.policy_named(asked.removeprefix("name/"))
-    else:
-        found = known.policy(_id(request, "policy"))
-    if found is None:
-        raise Refused(403, "ACL not found")
-    return Reply.json({**_row(found), "Rules": found.text})
-
-
-async def make_policy(engine: Engine, request: Request) -> Reply:
-    """Makes a policy, if its rules are understood."""
-    body = decode(await request.body(), _PolicyBody, what="Bad request: Policy decoding failed")
-    if body.id:
-        raise Refused(400, "Cannot specify the ID when creating a new policy")
-    return await _put_policy(engine, request, body, str(uuid.uuid4()))
-
-
-async def change_policy(engine: Engine, request: Request) -> Reply:
-    """Changes a policy, for all tokens that have it."""
-    policy_id = _id(request, "policy")
-    body = decode(await request.body(), _PolicyBody, what="Bad request: Policy decoding failed")
-    if body.id not in ("", policy_id):
-        raise Refused(400, "Bad request: Policy ID in URL and payload do not match")
-    if policy_id == MANAGEMENT_ID:
-        raise Refused(500, "Changing the builtin global-management policy is not permitted")
-    if policy_id not in engine.machine.tokens.policies:
-        raise Refused(500, f"Cannot find policy {policy_id}")
-    return await _put_policy(engine, request, body, policy_id)
-
-
-async def drop_policy(engine: Engine, request: Request) -> Reply:
-    """Deletes a policy: what it granted is granted to nobody."""
-    policy_id = _id(request, "policy")
-    if policy_id == MANAGEMENT_ID:
-        raise Refused(500, "Delete operation not permitted on the builtin global-management policy")
-    await change(engine, request, commands.DropPolicy(policy_id))
-    return Reply.encoded(b"true")
-
-
-async def _put_policy(engine: Engine, request: Request, body: _PolicyBody, policy_id: str) -> Reply:
-    if not _NAME.fullmatch(body.name):
-        what = "Only alphanumeric characters, '-' and '_' are allowed"
-        raise Refused(500, f"Invalid Policy: invalid Name. {what}")
-    language.parsed(body.rules)
-    new = Policy(
-        id=policy_id, name=body.name, description=body.description[:DESCRIPTION_AT_MOST], text=body.rules
-    )
-    kept = await change(engine, request, commands.PutPolicy(new))
-    return Reply.json({**_row(kept), "Rules": kept.text})
-
-
-def _row(each: Policy) -> dict[str, Any]:
-    return {
-        "ID": each.id,
-        "Name": each.name,
-        "Description": each.description,
-        "Datacenters": None,
-        "Hash": "",
-        "CreateIndex": each.create_index,
-        "ModifyIndex": each.modify_index,
-    }
-
-
 # The rest
 
 
-async def bootstrap(engine: Engine, request: Request) -> Reply:
+async def bootstrap(_: Engine, __: Request) -> Reply:
     """Refused: the first token is there since the first start."""
-    authority(engine, request)
     raise Refused(
         403,
         "Permission denied: ACL bootstrap no longer allowed (reset index: 1): the registry made its own token at "
@@ -369,7 +299,8 @@ async def agent_token(_: Engine, __: Request) -> Reply:
     raise Refused(400, "This registry's agent needs no token of its own")
 
 
-def _id(request: Request, what: str) -> str:
+def uuid_of(request: Request, what: str) -> str:
+    """The id that follows the route's path; it has the length of one."""
     asked = named(request, f"{what} ID")
     if len(asked.removesuffix("/clone")) != 36:
         raise Refused(500, f"failed acl {what} lookup: index error: UUID must be 36 characters")
@@ -380,24 +311,19 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-_read, _write, _any = _handler(Level.READ), _handler(Level.WRITE), _handler(None)
+_read, _write, _any = guarded(Level.READ), guarded(Level.WRITE), guarded(None)
 
 ROUTES = (
-    Route("PUT", "/v1/acl/bootstrap", _any(bootstrap), "none", "none"),
+    Route("PUT", "/v1/acl/bootstrap", public(bootstrap), "none", "none"),
     Route("GET", "/v1/acl/token/self", _any(own), "any", "read"),
     Route("GET", "/v1/acl/tokens", _read(tokens), "acl", "read"),
     Route("PUT", "/v1/acl/token", _write(make_token), "acl", "write"),
     Route("GET", "/v1/acl/token/", _read(token), "acl", "read"),
     Route("PUT", "/v1/acl/token/", _write(change_token), "acl", "write"),
     Route("DELETE", "/v1/acl/token/", _write(drop_token), "acl", "write"),
-    Route("GET", "/v1/acl/policies", _read(policies), "acl", "read"),
-    Route("PUT", "/v1/acl/policy", _write(make_policy), "acl", "write"),
-    Route("GET", "/v1/acl/policy/", _read(policy), "acl", "read"),
-    Route("PUT", "/v1/acl/policy/", _write(change_policy), "acl", "write"),
-    Route("DELETE", "/v1/acl/policy/", _write(drop_policy), "acl", "write"),
     Route("GET", "/v1/acl/roles", _read(nothing), "acl", "read"),
     Route("GET", "/v1/acl/auth-methods", _read(nothing), "acl", "read"),
     Route("GET", "/v1/acl/binding-rules", _read(nothing), "acl", "read"),
-    Route("GET", "/v1/acl/replication", _read(replication), "acl", "read"),
+    Route("GET", "/v1/acl/replication", public(replication), "none", "none"),
     Route("PUT", "/v1/agent/token/", _write(agent_token), "acl", "write"),
 )

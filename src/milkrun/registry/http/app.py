@@ -12,6 +12,7 @@ from milkrun.registry.access.rules import Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.http import (
     acl,
+    acl_policy,
     agent,
     agent_check,
     catalog,
@@ -45,6 +46,7 @@ ROUTES = (
     *cluster.ROUTES,
     *snapshot.ROUTES,
     *acl.ROUTES,
+    *acl_policy.ROUTES,
 )
 
 _SNAPSHOT = b"/v1/snapshot"

@@ -134,7 +134,7 @@ class Reader:
         host = found.get(b"host")
         if host is not None and self._hosts and not self._hosts.has(host):
             raise self._stop(421, _misdirected(host))
-        self._secret = found[_TOKEN] if _TOKEN in found else _bearer(found.get(_BEARER, b""))
+        self._secret = found.get(_TOKEN) or _bearer(found.get(_BEARER, b""))
         self._cap = BODY_BYTES_AT_MOST
         if self._cap_of:
             self._cap = self._cap_of(self._target, self._secret, self._local)
