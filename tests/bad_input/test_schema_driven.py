@@ -76,11 +76,11 @@ def waits_briefly(query):
 @pytest.mark.parametrize("kind", ["good", "bad"])
 @pytest.mark.parametrize("operation", operations(), ids=" ".join)
 def test_every_request_is_answered_as_described(servers, described, client, operation, kind):
+    from schemathesis import GenerationMode
+
     method, path = operation
     server = servers[path.startswith(TOKENS)]
     headers = {"X-Consul-Token": server.token} if path.startswith(TOKENS) else {}
-    from schemathesis import GenerationMode
-
     mode = GenerationMode.POSITIVE if kind == "good" else GenerationMode.NEGATIVE
     cases = described[path][method].as_strategy(generation_mode=mode)
 
@@ -111,6 +111,13 @@ def there(registry, guarded):
     assert (
         registry.put("/v1/agent/service/register", {"Name": "goat", "Check": check, **fields}).status == 200
     )
+    bare = {
+        "Node": NODE,
+        "Address": "127.0.0.1",
+        "SkipNodeUpdate": True,
+        "Service": {"ID": "bare", "Service": "goat"},
+    }
+    assert registry.put("/v1/catalog/register", bare).status == 200
     session = registry.session()
     assert registry.put("/v1/kv/goat", b"milk", flags="7", acquire=session).text == "true"
     assert registry.put("/v1/event/fire/goat", b"milk").status == 200
