@@ -81,11 +81,4 @@ def restore_specs(agent: Agent, whole: Contents, now: float) -> None:
 
 def restore_tokens(tokens: Tokens, whole: Contents) -> None:
     """Tokens and policies are the snapshot's; the registry's own token is a file's and stays."""
-    for accessor in sorted(tokens.tokens.keys() - {token.accessor for token in whole.tokens}):
-        tokens.drop_token(accessor)
-    for policy_id in sorted(tokens.policies.keys() - {policy.id for policy in whole.policies}):
-        tokens.drop_policy(policy_id)
-    for policy in whole.policies:
-        tokens.put_policy(policy)
-    for token in whole.tokens:
-        tokens.put_token(token)
+    tokens.become(whole.tokens, whole.policies)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -56,6 +57,9 @@ ANONYMOUS = Token(accessor=ANONYMOUS_ID, digest="", description="Anonymous Token
 def digest_of(secret: bytes) -> str:
     """What is kept of a secret."""
     return hashlib.sha256(secret).hexdigest()
+
+
+_Row = TypeVar("_Row", Token, Policy)
 
 
 class Tokens:
@@ -108,10 +112,7 @@ class Tokens:
         old = self.tokens.get(token.accessor)
         if old is None and len(self.tokens) >= TOKENS_AT_MOST:
             raise Refused(500, f"there are {TOKENS_AT_MOST} tokens already: delete some")
-        index = self._ledger.bump()
-        kept = msgspec.structs.replace(
-            token, create_index=old.create_index if old else index, modify_index=index
-        )
+        kept = _stamped(token, old, self._ledger)
         self.load([kept])
         self._ledger.put(TOKEN, token.accessor, kept)
         return kept
@@ -131,10 +132,7 @@ class Tokens:
         old = self.policies.get(policy.id)
         if old is None and len(self.policies) >= POLICIES_AT_MOST:
             raise Refused(500, f"there are {POLICIES_AT_MOST} policies already: delete some")
-        index = self._ledger.bump()
-        kept = msgspec.structs.replace(
-            policy, create_index=old.create_index if old else index, modify_index=index
-        )
+        kept = _stamped(policy, old, self._ledger)
         self.load([kept])
         self._ledger.put(POLICY, policy.id, kept)
         return kept
@@ -145,15 +143,45 @@ class Tokens:
             self._ledger.drop(POLICY, policy_id)
             self.version += 1
 
+    def become(self, tokens: Iterable[Token], policies: Iterable[Policy]) -> None:
+        """These are all that there are. Nothing is refused: names and secrets may have been others' meanwhile."""
+        wanted, meant = {each.accessor: each for each in tokens}, {each.id: each for each in policies}
+        for accessor in sorted(self.tokens.keys() - wanted.keys()):
+            self.drop_token(accessor)
+        for policy_id in sorted(self.policies.keys() - meant.keys()):
+            self.drop_policy(policy_id)
+        for policy in meant.values():
+            if _differs(policy, was := self.policies.get(policy.id)):
+                kept_policy = _stamped(policy, was, self._ledger)
+                self.load([kept_policy])
+                self._ledger.put(POLICY, policy.id, kept_policy)
+        for token in wanted.values():
+            if _differs(token, old := self.tokens.get(token.accessor)):
+                kept = _stamped(token, old, self._ledger)
+                self.load([kept])
+                self._ledger.put(TOKEN, token.accessor, kept)
+
     def load(self, rows: Iterable[Token | Policy]) -> None:
         """These are kept already."""
         for row in rows:
             if isinstance(row, Policy):
                 self.policies[row.id] = row
                 continue
-            if old := self.tokens.get(row.accessor):
-                self._by_digest.pop(old.digest, None)
+            old = self.tokens.get(row.accessor)
+            if old and self._by_digest.get(old.digest) is old:
+                del self._by_digest[old.digest]
             self.tokens[row.accessor] = row
             if row.digest:
                 self._by_digest[row.digest] = row
         self.version += 1
+
+
+def _stamped(new: _Row, old: _Row | None, ledger: Ledger) -> _Row:
+    index = ledger.bump()
+    return msgspec.structs.replace(new, create_index=old.create_index if old else index, modify_index=index)
+
+
+def _differs(new: _Row, old: _Row | None) -> bool:
+    return old is None or new != msgspec.structs.replace(
+        old, create_index=new.create_index, modify_index=new.modify_index
+    )

@@ -35,6 +35,8 @@ from milkrun.registry.http.route import Handler, Route
 from milkrun.registry.refusal import Refused
 
 HIDDEN = "<hidden>"
+ANONYMOUS = "anonymous"
+"""What stands for the secret that the anonymous token has not; Consul's tools send it back."""
 NAMES_AT_MOST = 128
 DESCRIPTION_AT_MOST = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -148,7 +150,8 @@ async def change_token(engine: Engine, request: Request) -> Reply:
     _is_not_own(accessor)
     if body.accessor_id not in ("", accessor):
         raise Refused(400, "Bad request: Token Accessor ID in URL and payload do not match")
-    if body.secret_id not in ("", HIDDEN) and digest_of(body.secret_id.encode()) != old.digest:
+    shown = ("", HIDDEN, ANONYMOUS) if accessor == ANONYMOUS_ID else ("", HIDDEN)
+    if body.secret_id not in shown and digest_of(body.secret_id.encode()) != old.digest:
         raise Refused(500, "Changing a tokens SecretID is not permitted")
     new = _of_body(engine, body, accessor, old.digest, old.created)
     kept = await change(engine, request, commands.PutToken(new))
@@ -176,6 +179,7 @@ async def _clone(engine: Engine, request: Request, accessor: str) -> Reply:
         old,
         accessor=str(uuid.uuid4()),
         digest=digest_of(secret.encode()),
+        policies=[each for each in old.policies if engine.machine.tokens.policy(each)],
         description=body.description[:DESCRIPTION_AT_MOST] or old.description,
         created=_now(),
     )
@@ -245,7 +249,7 @@ def _shown(known: Tokens, each: Token, secret: str = "") -> dict[str, Any]:
     links = [{"ID": found.id, "Name": found.name} for id_ in each.policies if (found := known.policy(id_))]
     shown: dict[str, Any] = {"AccessorID": each.accessor}
     if secret:
-        shown["SecretID"] = "anonymous" if each.accessor == ANONYMOUS_ID else secret
+        shown["SecretID"] = ANONYMOUS if each.accessor == ANONYMOUS_ID else secret
     return {
         **shown,
         "Description": each.description,
