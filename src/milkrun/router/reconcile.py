@@ -74,6 +74,8 @@ class Reconciler:
         self._log = structlog.get_logger("router")
         self.known = self._remembered(accept_older=accept_older)
         self.served: Served | None = None
+        self._seen: Facts | None = None
+        self._read: Observed | None = None
 
     def _remembered(self, *, accept_older: bool) -> Known:
         known = disk.load(self._file, Known) or Known()
@@ -85,18 +87,14 @@ class Reconciler:
     async def reconcile(self, facts: Facts) -> Served:
         """The data plane does what the facts ask for, as far as it can now.
 
+        News is acted on at once, from what was read back last; whether that was right is seen by reading again.
         `busy` in the result asks to be called again soon: something drains, or was not obeyed.
         """
+        shares = await self._at_once(facts)
         observed = await self._plane.observe()
-        down = frozenset(
-            name for servers in observed.versions.values() for name, seen in servers.items() if not seen.up
-        )
-        decision = desired(facts.instances, facts.wish, self.known, down=down)
-        self._remember(decision.known)
+        decision = self._decided(observed, facts)
         wanted = decision.state
-        moved = observed.shares != wanted.shares
-        if moved:
-            await self._count(observed)
+        moved = (observed.shares if shares is None else shares) != wanted.shares
         operations = diff(observed, wanted)
         await self._plane.apply(operations, wanted)  # also with none: the files and the pool are looked after
         for _ in range(PASSES_AT_MOST):
@@ -109,8 +107,10 @@ class Reconciler:
             if operations:
                 await self._plane.apply(operations, wanted)
         if moved:
+            await self._count(observed)
             self._ledger = self._ledger.new_window()
         self._say(decision)
+        self._read = observed
         done = settled(observed, wanted)
         last = self.served
         changed = last is None or last.decision.known != decision.known or moved
@@ -123,6 +123,27 @@ class Reconciler:
             busy=not done or leaving(observed, wanted) or _draining(observed, wanted),
         )
         return self.served
+
+    async def _at_once(self, facts: Facts) -> dict[VersionName, int] | None:
+        """The facts are acted on, if they are news and something was read back before; the shares until then."""
+        news = self._seen is None or (facts.instances, facts.wish) != (self._seen.instances, self._seen.wish)
+        self._seen = facts
+        before, self._read = self._read, None  # what is half done when this fails must be read again
+        if not news or before is None:
+            return None
+        wanted = self._decided(before, facts).state
+        if operations := diff(before, wanted):
+            await self._plane.apply(operations, wanted)
+        return before.shares
+
+    def _decided(self, observed: Observed, facts: Facts) -> Decision:
+        """The decision from the facts and what the data plane sees itself; it is on disk before it is followed."""
+        down = frozenset(
+            name for servers in observed.versions.values() for name, seen in servers.items() if not seen.up
+        )
+        decision = desired(facts.instances, facts.wish, self.known, down=down)
+        self._remember(decision.known)
+        return decision
 
     async def count(self) -> None:
         """The versions' figures are of now."""

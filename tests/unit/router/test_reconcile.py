@@ -264,3 +264,53 @@ def test_what_is_still_to_do_is_said_in_words():
         "the shares should be 0.0.1 99.90 %, 0.0.2 0.10 %",
         "the shares should be none",
     ]
+
+
+async def test_news_is_acted_on_before_the_data_plane_is_read_again(plane, reconciler):
+    await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(1, v1=90, v2=10)))
+    order = Order(plane)
+
+    served = await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(2, v1=50, v2=50)))
+
+    assert order.calls[:2] == ["apply", "observe"]
+    assert served.observed.shares == {V1: 5000, V2: 5000}
+    assert served.drift == []
+
+
+async def test_what_was_half_done_is_read_before_anything_is_done(plane, reconciler):
+    await reconciler.reconcile(facts(instance("a"), wished=wish(1, v1=1)))
+    plane.broken = True
+    with pytest.raises(DataPlaneError):
+        await reconciler.reconcile(facts(instance("a"), instance("b"), wished=wish(2, v1=1)))
+    plane.broken = False
+    order = Order(plane)
+
+    await reconciler.reconcile(facts(instance("a"), instance("b"), instance("c"), wished=wish(3, v1=1)))
+
+    assert order.calls[0] == "observe"
+
+
+async def test_the_same_facts_again_are_only_compared(plane, reconciler):
+    same = facts(instance("a"), wished=wish(1, v1=1))
+    await reconciler.reconcile(same)
+    order = Order(plane)
+
+    await reconciler.reconcile(same)
+
+    assert order.calls[0] == "observe"
+
+
+class Order:
+    """Which of the plane's calls came in which order."""
+
+    def __init__(self, plane: FakeDataPlane) -> None:
+        self.calls: list[str] = []
+        for name in ("observe", "apply"):
+            setattr(plane, name, self._noted(name, getattr(plane, name)))
+
+    def _noted(self, name, call):
+        async def noted(*given):
+            self.calls.append(name)
+            return await call(*given)
+
+        return noted
