@@ -71,6 +71,9 @@ BAD = {
     "an unknown write happened after the end of who had it": (
         write(1, 0, 3, known=False), read(0, 5, 6), read(1, 7, 8),
     ),
+    "or after a call that began later, whatever came in between": (
+        write(1, 0, 4, known=False), write(2, 5, 9), write(3, 3, 10), read(1, 11, 12),
+    ),
     "an overwritten value came back": (write(1, 0, 1), write(2, 2, 3), read(1, 4, 5)),
     "two readers disagree about the order": (
         *(write(1, 0, 9), write(2, 0, 9), read(1, 10, 11), read(2, 12, 13)),
