@@ -66,7 +66,7 @@ def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, Se
 def _fits(route: Route, services: Mapping[ServiceName, ServiceSettings]) -> bool:
     """A service that does not speak HTTP has a router of its own: nothing in its bytes says whose they are."""
     known = services.get(route.service)
-    return route.everything or known is None or known.traffic.protocol == "http"
+    return route.everything or known is None or known.traffic.protocol != "tcp"
 
 
 def _routes(settings: RouterSettings, services: Iterable[ServiceName]) -> Iterable[Route]:

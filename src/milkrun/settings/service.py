@@ -42,11 +42,14 @@ class StopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How routers treat the service. Instances that speak HTTP may have all their paths below `path`.
 
+    `protocol` is what the instances speak: HTTP/1.1, HTTP/2 without TLS from the first byte on (gRPC), or bytes of
+    their own.
+
     `balance` is among the instances of a version: in turn, to the one with the fewest requests, or to the better
     of two taken at random.
     """
 
-    protocol: Literal["http", "tcp"] = "http"
+    protocol: Literal["http", "http2", "tcp"] = "http"
     path: str = ""
     balance: Literal["round-robin", "least-connections", "two-choices"] = "round-robin"
 
@@ -111,6 +114,11 @@ def load(data: bytes, file: str) -> ServiceSettings:
         ("traffic", "path"),
         not settings.traffic.path or bool(_BASE_PATH.fullmatch(settings.traffic.path)),
         "has to be a path without an end slash, as `/v1`",
+    )
+    document.require(
+        ("traffic", "path"),
+        not settings.traffic.path or settings.traffic.protocol != "tcp",
+        "is for instances that speak HTTP: a TCP service has no paths",
     )
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))

@@ -13,15 +13,16 @@ from milkrun.model import InstanceId, ServiceName, VersionName, instance_id
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import Add, Change, Operation, Remove, Seen, SetShares
 from milkrun.router.haproxy import encode, section
+from milkrun.settings.service import TrafficSettings
 
 Lanes = Mapping[VersionName, int]
 
 
-def told(service: ServiceName, lanes: Lanes, operation: Operation) -> Iterator[str]:
+def told(service: ServiceName, lanes: Lanes, operation: Operation, traffic: TrafficSettings) -> Iterator[str]:
     """The commands of an operation on a server; the shares are swapped in a transaction of their own."""
     match operation:
         case Add(version, server):
-            yield from _added(encode.lane(service, lanes[version]), server)
+            yield from _added(encode.lane(service, lanes[version]), server, traffic)
         case Change(version, server):
             yield from _changed(service, encode.lane(service, lanes[version]), server)
         case Remove(version, instance):
@@ -33,14 +34,19 @@ def told(service: ServiceName, lanes: Lanes, operation: Operation) -> Iterator[s
             assert_never(operation)
 
 
-def pooled(service: ServiceName, wanted: RoutingState, there: Mapping[InstanceId, Seen]) -> Iterator[str]:
+def pooled(
+    service: ServiceName,
+    wanted: RoutingState,
+    there: Mapping[InstanceId, Seen],
+    traffic: TrafficSettings,
+) -> Iterator[str]:
     """The pool has the servers that may catch what a lane cannot serve, and soon no others."""
     name = section.pool_name(service)
     target = section.pool(wanted)
     for server in target.values():
         have = there.get(server.id)
         if have is None:
-            yield from _added(name, server)
+            yield from _added(name, server, traffic)
         elif have.server.mode is Mode.DRAIN:
             yield f"set server {name}/{encode.server(server)[0]} state ready"
         if have and have.server.weight != server.weight:
@@ -66,9 +72,9 @@ def _changed(service: ServiceName, lane: str, server: Server) -> Iterator[str]:
         yield f"set server {lane}/{name} state ready"
 
 
-def _added(backend: str, server: Server) -> Iterator[str]:
+def _added(backend: str, server: Server, traffic: TrafficSettings) -> Iterator[str]:
     name, address, weight = encode.server(server)
-    yield f"add server {backend}/{name} {address} {section.CHECK} weight {weight}"
+    yield f"add server {backend}/{name} {address} {section.server_options(traffic)} weight {weight}"
     yield f"enable health {backend}/{name}"
     yield f"set server {backend}/{name} state {'ready' if server.mode is Mode.SERVE else 'drain'}"
 

@@ -91,7 +91,7 @@ defaults
 
 def _front(whole: Layout) -> Iterator[str]:
     one = _only(whole)
-    tcp = one is not None and whole.sections[one].traffic.protocol == "tcp"
+    tcp = one is not None and section.mode(whole.sections[one].traffic) == "tcp"
     yield f"""
 frontend {whole.name}
   description requests, split by service and version

@@ -118,7 +118,8 @@ class HAProxy:
                 return
             self._keep(plan)
             self._render(plan)
-            await service.apply(operations, wanted, plan.lanes.get(service.name, {}))
+            shape = plan.layout.sections[service.name]
+            await service.apply(operations, wanted, shape, plan.lanes.get(service.name, {}))
 
     async def traffic(self, service: Service) -> dict[InstanceId, Counters]:
         """What each server of the service answered."""

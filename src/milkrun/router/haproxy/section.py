@@ -60,13 +60,25 @@ def split(service: ServiceName) -> str:
     return f"%[rand(10000),map_int({map_name(service)})]"
 
 
+def mode(traffic: TrafficSettings) -> str:
+    """HAProxy's mode for what the service's instances speak."""
+    return "tcp" if traffic.protocol == "tcp" else "http"
+
+
+def server_options(traffic: TrafficSettings) -> str:
+    """What stands on each of the service's server lines, also of one that is added at run time."""
+    return f"{CHECK} proto h2" if traffic.protocol == "http2" else CHECK
+
+
 def render(
     service: ServiceName, section: Section, lanes: Mapping[VersionName, int], state: RoutingState
 ) -> Iterator[str]:
     """The section's lines. Started from them, HAProxy serves `state`."""
     versions = {number: version for version, number in lanes.items()}
     traffic = section.traffic
-    shape = [f"  mode {traffic.protocol}", f"  balance {_BALANCE[traffic.balance]}"]
+    options = server_options(traffic)
+    spilled = " proto h2" if traffic.protocol == "http2" else ""
+    shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
     if traffic.path:
         shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
     for number in range(section.lanes):
@@ -74,12 +86,14 @@ def render(
             "",
             f"backend {encode.lane(service, number)}",
             *shape,
-            f"  server spill unix@{spill_socket(service)} backup",
+            f"  server spill unix@{spill_socket(service)} backup{spilled}",
         )
         if number in versions:
-            yield from map(_server_line, state.versions.get(versions[number], {}).values())
-    yield from ("", f"backend {pool_name(service)}", f"  mode {traffic.protocol}", shape[1])
-    yield from map(_server_line, pool(state).values())
+            for server in state.versions.get(versions[number], {}).values():
+                yield _server_line(server, options)
+    yield from ("", f"backend {pool_name(service)}", f"  mode {mode(traffic)}", shape[1])
+    for server in pool(state).values():
+        yield _server_line(server, options)
     yield from _spill(service, traffic)
     yield from _none(service, traffic)
 
@@ -87,10 +101,10 @@ def render(
 def _spill(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
     yield f"""
 frontend {service}.spill
-  mode {traffic.protocol}
+  mode {mode(traffic)}
   description what a lane with nobody left hands on
   bind unix@{spill_socket(service)} mode 600"""
-    if traffic.protocol == "http":
+    if mode(traffic) == "http":
         yield "  http-request disable-l7-retry unless METH_GET"
     yield f"  default_backend {pool_name(service)}"
 
@@ -98,9 +112,9 @@ frontend {service}.spill
 def _none(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
     yield f"""
 backend {service}.none
-  mode {traffic.protocol}
+  mode {mode(traffic)}
   description no instance of {service} is in service"""
-    if traffic.protocol == "http":
+    if mode(traffic) == "http":
         said = f"no instance of {service} is in service"
         yield f'  http-request return status 503 content-type text/plain string "{said}\\n"'
     else:
@@ -123,7 +137,7 @@ def pool(state: RoutingState) -> dict[str, Server]:
 
 
 @lru_cache(_LINES_REMEMBERED)
-def _server_line(server: Server) -> str:
+def _server_line(server: Server, options: str) -> str:
     name, address, weight = encode.server(server)
     out = " disabled" if server.mode is Mode.DRAIN else ""
-    return f"  server {name} {address} {CHECK} weight {weight}{out}"
+    return f"  server {name} {address} {options} weight {weight}{out}"

@@ -105,23 +105,28 @@ class Service:
 
     # Telling
 
-    async def apply(self, operations: Sequence[Operation], wanted: RoutingState, lanes: Lanes) -> None:
+    async def apply(
+        self, operations: Sequence[Operation], wanted: RoutingState, shape: Section, lanes: Lanes
+    ) -> None:
         """The operations are told in their order, then the pool is brought in line."""
         before: list[Operation] = []
         for operation in operations:
             if isinstance(operation, SetShares):
-                await self._tell(before, lanes)
+                await self._tell(before, shape, lanes)
                 before = []
                 await self._swap(operation.shares, lanes)
             else:
                 before.append(operation)
-        await self._tell(before, lanes)
+        await self._tell(before, shape, lanes)
         state = parse.servers_state(await self._admin.ask(f"show servers state {self._pool}"))
-        await self._admin.batch(commands.pooled(self.name, wanted, state.get(self._pool, {})))
+        there = state.get(self._pool, {})
+        await self._admin.batch(commands.pooled(self.name, wanted, there, shape.traffic))
 
-    async def _tell(self, operations: Sequence[Operation], lanes: Lanes) -> None:
+    async def _tell(self, operations: Sequence[Operation], shape: Section, lanes: Lanes) -> None:
         await self._admin.batch(
-            command for operation in operations for command in commands.told(self.name, lanes, operation)
+            command
+            for operation in operations
+            for command in commands.told(self.name, lanes, operation, shape.traffic)
         )
 
     async def _swap(self, shares: Mapping[VersionName, int], lanes: Lanes) -> None:

@@ -20,6 +20,7 @@ from milkrun.errors import DataPlaneError, InputRefused
 from milkrun.model import SHARE_SLOTS, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server, slots
 from milkrun.router.haproxy import commands, encode, lanes, section
+from milkrun.settings.service import TrafficSettings
 
 TIMES = 20 if os.environ.get("MILKRUN_SOAK") == "1" else 1
 CROWD = 250
@@ -104,7 +105,10 @@ def whole(server: Server) -> bool:
     assert int(port) == server.port
     assert 1 <= int(port) <= 65_535
     assert 1 <= weight <= 256
-    for command in [*commands._added("goat.a", server), *commands._removed("goat.all", server.id)]:
+    for command in [
+        *commands._added("goat.a", server, TrafficSettings()),
+        *commands._removed("goat.all", server.id),
+    ]:
         assert COMMAND.fullmatch(command), command
     return True
 
