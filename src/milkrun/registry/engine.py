@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from milkrun.errors import MilkrunError, StorageFailed
@@ -27,6 +28,9 @@ from milkrun.registry.storage import DiskFull, Storage
 
 IDLE_S = 60.0
 RETRY_S = 1.0
+PROBE_BYTES = 16 * 1024
+"""More than what a write needs besides its own bytes."""
+_encode = msgspec.msgpack.Encoder().encode
 
 _Queue = list[tuple[commands.Command, Authority, asyncio.Future[Any]]]
 
@@ -88,6 +92,8 @@ class Engine:
 
     def _commit(self) -> None:
         queue, self._queue = self._queue, []
+        if self._full and not self._has_room(queue):
+            return
         earliest = self.machine.deadlines.next()
         settled = False
         try:
@@ -111,6 +117,20 @@ class Engine:
                 self._refuse(queue, MilkrunError("the registry made a mistake: nothing was written"))
         if self.machine.deadlines.next() != earliest:
             self._timers_moved.set()
+
+    def _has_room(self, queue: _Queue) -> bool:
+        """Whether a disk that was full takes these now. If not they are refused before they change anything: to
+        read the whole state again for each of them would leave no time for the reads that go on.
+        """
+        try:
+            self._storage.probe(PROBE_BYTES + sum(len(_encode(command)) for command, _, _ in queue))
+        except DiskFull as error:
+            _answer(queue, [error] * len(queue))
+        except StorageFailed as error:
+            self._fail(queue, error)
+        else:
+            return True
+        return False
 
     def _apply(self, queue: _Queue) -> list[Any]:
         now = time.monotonic()

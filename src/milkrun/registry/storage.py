@@ -33,6 +33,7 @@ CHECKPOINTED_AT_PAGES = 500
 
 _FORMAT = 2
 _INDEX: Row = ("meta", "index")
+_ROOM = ("meta", "room")
 _PAGES_AT_MOST = 2**32 - 2
 _PAGE_BYTES = 4096
 _PIECE_BYTES = 1 << 20
@@ -134,6 +135,11 @@ class Storage:
         answered from memory any more.
         """
         self._append({**rows, _INDEX: str(index).encode()})
+
+    def probe(self, size: int) -> None:
+        """So many bytes fit on the disk, seen by writing them. Raises DiskFull when they do not."""
+        self._append({_ROOM: bytes(size)})
+        self._append({_ROOM: None})
 
     def _body(self, row: Row) -> bytes | None:
         if row in self._unfolded:

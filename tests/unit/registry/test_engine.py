@@ -95,6 +95,21 @@ async def test_a_full_disk_refuses_writes_and_keeps_what_was_there(tmp_path):
         assert engine.machine.kv.get("a").modify_index == index + 1
 
 
+async def test_while_the_disk_is_full_no_refused_write_reads_the_whole_state_again(tmp_path):
+    with Storage(tmp_path, pages_at_most=30) as storage:
+        engine = Engine(storage, OWN)
+        await engine.announce()
+        with pytest.raises(DiskFull):
+            await engine.submit(commands.KvPut("big", b"x" * 400_000), ALL)
+        machine = engine.machine
+        for _ in range(3):
+            with pytest.raises(DiskFull):
+                await engine.submit(commands.KvPut("big", b"x" * 400_000), ALL)
+        assert engine.machine is machine
+        assert await engine.submit(commands.KvPut("a", b"1"), ALL) is True
+        assert engine.machine is machine
+
+
 async def test_after_a_failed_disk_nothing_is_answered_any_more(tmp_path):
     with Storage(tmp_path) as storage:
         engine = Engine(storage, OWN)
