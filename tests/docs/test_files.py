@@ -69,6 +69,7 @@ def test_each_dependency_has_its_row_and_no_other(page, section, rows):
     name = re.compile(r"[A-Za-z0-9._-]+")
     asked = {
         "At run time": project["project"]["dependencies"],
+        "With the extra envoy": project["project"]["optional-dependencies"]["envoy"],
         "For development": project["dependency-groups"]["dev"],
     }
     for heading, packages in asked.items():
