@@ -12,11 +12,11 @@ import structlog
 from milkrun.consul import Registry, keys
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
-from milkrun.model import RouterId, ServiceName
+from milkrun.model import RouterId, RouterReport
 from milkrun.router.front import Front
 from milkrun.router.plane import Proxy
 from milkrun.router.reconcile import Reconciler
-from milkrun.router.serving import Serving
+from milkrun.router.serving import Place, Serving
 
 GUARD_S = 0.1
 
@@ -35,8 +35,6 @@ class Router:
         accept_older: bool = False,
     ) -> None:
         self._proxy = proxy
-        self._front = front
-        self._host = host
         address, port = front.listen
         if ipaddress.ip_address(address).is_unspecified:
             address = ""  # it listens on every address: callers are given the node's
@@ -49,13 +47,16 @@ class Router:
             service: Reconciler(service, proxy.of(service), state_dir, accept_older=accept_older)
             for service in front.services
         }
-        self._changed: dict[ServiceName, asyncio.Event] = {
-            service: asyncio.Event() for service in front.services
-        }
-        self._services = {
-            service: Serving(service, registry, proxy, reconciler, self._changed[service])
+        place = Place(
+            router=self._id,
+            host=host,
+            listen=_written(front.listen),
+            stats=f"http://{_written(front.stats)}/monitor",
+        )
+        self._services = [
+            Serving(service, registry, proxy, reconciler, place=place, tell=self._told)
             for service, reconciler in self._reconcilers.items()
-        }
+        ]
         self._log = structlog.get_logger("router")
 
     async def start(self) -> None:
@@ -69,9 +70,8 @@ class Router:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.presence.run())
             tasks.create_task(self._guard())
-            for service, serving in self._services.items():
+            for serving in self._services:
                 tasks.create_task(serving.run())
-                tasks.create_task(self._publish(service, serving))
 
     async def _guard(self) -> None:
         """A dead data plane is started again at once, from the file on disk."""
@@ -85,12 +85,13 @@ class Router:
             except MilkrunError as error:
                 self._log.error("HAProxy does not start", why=str(error))
                 await asyncio.sleep(1 + random.random())
-            for serving in self._services.values():
+            for serving in self._services:
                 serving.look_again()
 
-    async def _publish(self, service: ServiceName, serving: Serving) -> None:
-        while True:
-            await self._changed[service].wait()
-            self._changed[service].clear()
-            if report := await serving.report(self._id, self._host, self._front):
-                self.presence.publish(keys.router_report(service, self._id), report)
+    def _told(self, report: RouterReport) -> None:
+        self.presence.publish(keys.router_report(report.service, self._id), report)
+
+
+def _written(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

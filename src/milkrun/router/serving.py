@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from milkrun.consul import Registry, catalog, keys, wire
@@ -15,7 +17,6 @@ from milkrun.consul.client import decode
 from milkrun.consul.watch import watch_health, watch_prefix
 from milkrun.errors import DataPlaneError
 from milkrun.model import Instance, RouterId, RouterReport, ServiceName, Wish
-from milkrun.router.front import Front
 from milkrun.router.plane import Proxy
 from milkrun.router.reconcile import Facts, Reconciler
 
@@ -23,8 +24,17 @@ BUSY_S = 0.05
 VERIFY_S = 2.0
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Which router it is, and where it listens and shows its stats, as its reports say it."""
+
+    router: RouterId
+    host: str
+    listen: str
+    stats: str
+
+
 class Serving:
-    """A service at work: `run` never returns by itself. `report` is what is served, None while that is unknown."""
+    """A service at work: `run` never returns by itself. `tell` is called with each report of what is served."""
 
     def __init__(
         self,
@@ -32,13 +42,16 @@ class Serving:
         registry: Registry,
         proxy: Proxy,
         reconciler: Reconciler,
-        changed: asyncio.Event,
+        *,
+        place: Place,
+        tell: Callable[[RouterReport], None],
     ) -> None:
         self._service = service
         self._registry = registry
         self._proxy = proxy
         self._reconciler = reconciler
-        self._served = changed
+        self._place = place
+        self._tell = tell
         self._instances: list[Instance] | None = None
         self._index = 0
         self._wish: Wish | None = None
@@ -92,7 +105,8 @@ class Serving:
             turns = turns + 1 if waiting else 0
             pause = min(VERIFY_S, BUSY_S * 1.25 ** min(turns - 1, 30)) if waiting else VERIFY_S
             pause *= 0.75 + random.random() / 4
-            self._served.set()
+            if report := await self._report():
+                self._tell(report)
 
     def _troubled(self, why: str) -> None:
         if why != self._trouble:
@@ -104,8 +118,8 @@ class Serving:
             else:
                 self._log.info("the data plane follows again", service=self._service)
 
-    async def report(self, router: RouterId, host: str, front: Front) -> RouterReport | None:
-        """What is served now."""
+    async def _report(self) -> RouterReport | None:
+        """What is served now; None while that is unknown. Counted by the loop that reconciles, and by no other."""
         served = self._reconciler.served
         if served is None:
             return None
@@ -118,11 +132,11 @@ class Serving:
         known = served.decision.known
         behind = [self._proxy.behind] if self._proxy.behind else []
         return RouterReport(
-            router=router,
+            router=self._place.router,
             service=self._service,
-            host=host,
-            listen=_written(front.listen),
-            stats=f"http://{_written(front.stats)}/monitor",
+            host=self._place.host,
+            listen=self._place.listen,
+            stats=self._place.stats,
             commit=known.commit,
             generation=known.generation,
             applied_at=served.applied_at,
@@ -135,8 +149,3 @@ class Serving:
             instances=served.instances(former),
             data_plane=self._proxy.name,
         )
-
-
-def _written(place: tuple[str, int]) -> str:
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -84,8 +84,10 @@ class HAProxy:
         """How many workers from before a reload still end their requests; only a reload can leave any."""
         if not self._former:
             return 0
+        before = self.reloads
         count = await self._process.former_workers()
-        self._former = count > 0
+        if self.reloads == before and not self._changing.locked():
+            self._former = count > 0  # else a reload came in between: its worker may not be among them
         return count
 
     async def stop(self) -> None:
