@@ -215,10 +215,8 @@ def test_the_servers(server, same):
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", "/v1/acl/list", 401, "ACL support disabled"),
         ("PUT", "/v1/acl/token", 401, "ACL support disabled"),
         ("PUT", "/v1/acl/bootstrap", 401, "ACL support disabled"),
-        ("POST", "/v1/acl/login", 401, "ACL support disabled"),
         ("PUT", "/v1/agent/token/default", 401, "ACL support disabled"),
         ("GET", "/v1/agent/monitor?loglevel=bogus", 400, "Bad request: Unknown log level: bogus"),
         ("GET", "/v1/operator/keyring", 500, "Keyring is empty (encryption not enabled)"),
