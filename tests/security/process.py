@@ -37,6 +37,7 @@ class Daemon:
         self.log = folder / "log"
         self.port, self.dns = free_ports(2)
         self.acl = acl
+        self.host = "127.0.0.1"
         self.process: subprocess.Popen[bytes]
 
     @property
@@ -44,10 +45,10 @@ class Daemon:
         return self.token_file.read_text().strip()
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "milkrun", "registry", "--http", f"127.0.0.1:{self.port}"]
+        command = [sys.executable, "-m", "milkrun", "registry", "--http", f"{self.host}:{self.port}"]
         command += [
             "--dns",
-            f"127.0.0.1:{self.dns}",
+            f"{self.host}:{self.dns}",
             "--data",
             str(self.data),
             "--host",
@@ -107,3 +108,12 @@ class Daemon:
         policy = self.must("PUT", "/v1/acl/policy", {"Name": name, "Rules": rules})["ID"]
         token = self.must("PUT", "/v1/acl/token", {"Description": name, "Policies": [{"ID": policy}]})
         return token["SecretID"], token["AccessorID"], policy
+
+
+def asked(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """How somebody on this machine without any token is answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request(method, path, body=body)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
