@@ -141,9 +141,10 @@ def restored(bench: Bench, whole: commands.Restore) -> None:
         assert {key: row.name for key, row in bench.machine.tokens.policies.items()} == {
             row.id: row.name for row in whole.contents.policies
         }
-        assert {row.digest for row in whole.contents.tokens} == {
-            row.digest for row in bench.machine.tokens.tokens.values()
-        }
+        for row in whole.contents.tokens:
+            holder = bench.machine.tokens.holder(row.digest)
+            assert holder
+            assert holder.accessor == row.accessor
         bench.restart()
 
 
@@ -189,11 +190,7 @@ def test_names_and_secrets_that_were_swapped_are_swapped_back(bench):
         bench.do(command)
 
     restored(bench, whole)
-    for _ in range(2):
-        assert bench.machine.tokens.holder("d2").accessor == "t2"
-        assert bench.machine.tokens.holder(HELD.digest).accessor == "t1"
-        assert bench.level() is Level.WRITE
-        bench.restart()
+    assert bench.level() is Level.WRITE
 
 
 def test_a_restore_of_the_same_changes_nothing(bench):
