@@ -16,6 +16,8 @@ _state = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Where it keeps what it must remember (default: in the environment's folder).",
 )
+PLAN = "plan"
+"""No router can have this name."""
 _host = click.option("--host", default="", help="This machine's name (default: what the system says).")
 
 
@@ -43,17 +45,40 @@ def agent(place: Place, registry: str, state: Path | None, host: str) -> None:
 
 @click.command()
 @click.argument("name")
+@click.argument("which", required=False, default="")
 @_registry
 @_state
 @_host
+@click.option("--json", is_flag=True, help="One JSON object (plan only).")
 @click.option(
     "--accept-older", is_flag=True, help="Once: follow git even if it went back to an older generation."
 )
 @click.pass_obj
 def router(
-    place: Place, *, name: str, registry: str, state: Path | None, host: str, accept_older: bool
+    place: Place,
+    *,
+    name: str,
+    which: str,
+    registry: str,
+    state: Path | None,
+    host: str,
+    json: bool,
+    accept_older: bool,
 ) -> None:
-    """Run the router NAME of milkrun.toml: one load balancer with its own HAProxy."""
+    """Run the router NAME of milkrun.toml with its own HAProxy.
+
+    `milkrun router plan [ROUTER]` shows what the files as they are would change at the routers that run, and
+    whether that takes a reload.
+    """
+    if name == PLAN:
+        from milkrun.cli import router_plan
+
+        router_plan.show(place, which, registry, json=json)
+        return
+    if which:
+        raise UsageError(
+            f"a router is run by its name alone, without {which!r}", remedy=f"milkrun router {name}"
+        )
     from milkrun.cli import daemon
     from milkrun.router.daemon import run
 

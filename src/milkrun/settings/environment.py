@@ -129,6 +129,7 @@ def load(data: bytes, file: str) -> Environment:
         document.check(("registry", "check_allow", place), network, text)
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
+        document.require(("routers", name), name != "plan", "`milkrun router plan` shows a plan: name it otherwise")
         _stands(document, name, router)
         _listens(document, taken, ("routers", name, "listen"), router.listen)
         _listens(document, taken, ("routers", name, "stats"), router.stats)
