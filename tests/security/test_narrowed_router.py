@@ -77,9 +77,8 @@ async def test_what_a_narrowed_token_hides_goes_on_serving(guarded, rule, hidden
         await fleet.settle()
         asked = fleet.between.log.count(("GET", hidden))
         async with asyncio.timeout(20):
-            while (
-                fleet.between.log.count(("GET", hidden)) < asked + 3
-            ):  # it doubts the answer, and asks again
+            # It doubts the answer, and asks again.
+            while fleet.between.log.count(("GET", hidden)) < asked + 2:
                 await asyncio.sleep(0.01)
         assert {"a", "b", "c"} <= set(await fleet.answers())
 
