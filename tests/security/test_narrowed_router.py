@@ -57,7 +57,6 @@ async def guarded(tmp_path) -> AsyncIterator[tuple[Fleet, Rights]]:
 NARROWED = {
     "no instance": ('service "goat" { policy = "deny" }', "/v1/health/service/goat"),
     "some weights": ('key_prefix "goat/version=0.0.1" { policy = "deny" }', "/v1/kv/goat/"),
-    "no settings": ('key "milkrun/environment" { policy = "deny" }', "/v1/kv/milkrun/environment"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Both registries, once for all tests."""
+"""Both registries, once for each file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from contract.consul_acl.registries import Both, consul, ours, populate
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("acl")
     with ours(folder / "ours") as mine, consul(folder / "consul") as theirs:
