@@ -26,6 +26,7 @@ from milkrun.model import (
     Wish,
 )
 from milkrun.router import admission
+from milkrun.router.placement import Placement, place
 
 
 class Mode(StrEnum):
@@ -48,10 +49,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
     """All that a data plane needs to know of one service, in no data plane's words.
 
-    `shares` are slots of 0.01 % by version: they sum to 10,000, or are empty when nobody may serve.
+    `shares` are slots of 0.01 % by version: they sum to 10,000, or are empty when nobody may serve. `placement` says
+    which slots; without one, no matter which.
     """
 
     shares: dict[VersionName, int] = {}
+    placement: Placement = ()
     versions: dict[VersionName, dict[InstanceId, Server]] = {}
 
     def serving(self) -> dict[InstanceId, VersionName]:
@@ -67,11 +70,13 @@ class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What a router carries from one decision to the next, also over its own restart.
 
-    `braked` are the instances that serve only because nothing explains why they vanished.
+    `braked` are the instances that serve only because nothing explains why they vanished. `home` is the placement
+    that git asks for: whoever is served by another version while the own one has nobody to serve comes back to it.
     """
 
     state: RoutingState = RoutingState()
     braked: frozenset[InstanceId] = frozenset()
+    home: Placement = ()
     wish: Wish = Wish()
     commit: CommitId | None = None
     generation: int = 0
@@ -108,12 +113,14 @@ def desired(
     braked = _braked(valid, known, down | admission.withdrawn(found), alarms)
     pool = _pool(valid, wish, known.state, braked, alarms)
     shares = _shares(pool, wish, known.state, held)
+    home = place(known.home, asked) if (asked := slots(wish.weights) or shares) else known.home
     mark = wish.mark
     followed = mark is not None and not held
     return Decision(
         known=Known(
-            state=RoutingState(shares=shares, versions=pool),
+            state=RoutingState(shares=shares, placement=place(home, shares), versions=pool),
             braked=braked,
+            home=home,
             wish=wish,
             commit=mark.commit if mark and followed else known.commit,
             generation=mark.generation if mark and followed else known.generation,

@@ -17,6 +17,7 @@ import msgspec
 
 from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
+from milkrun.router.placement import Placement
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,9 +39,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the data plane does now, read back from it."""
+    """What the data plane does now, read back from it; `placement` is empty when it has no slots."""
 
     shares: dict[VersionName, int] = {}
+    placement: Placement = ()
     versions: dict[VersionName, dict[InstanceId, Seen]] = {}
 
 
@@ -66,9 +68,10 @@ class Remove(msgspec.Struct, frozen=True, tag=True):
 
 
 class SetShares(msgspec.Struct, frozen=True, tag=True):
-    """The shares are these, all at once."""
+    """The shares are these, all at once, and placed so when the data plane has slots."""
 
     shares: dict[VersionName, int]
+    placement: Placement = ()
 
 
 Operation = Add | Change | Remove | SetShares
@@ -84,7 +87,7 @@ def said(operation: Operation) -> str:
             return f"{server.id} of {version} should {wish}"
         case Remove(version, instance):
             return f"{instance} of {version} should be gone"
-        case SetShares(shares):
+        case SetShares(shares, _):
             parts = [f"{version} {share / 100:.2f} %" for version, share in shares.items()]
             return f"the shares should be {', '.join(parts) or 'none'}"
         case _:
@@ -96,7 +99,7 @@ def diff(observed: Observed, wanted: RoutingState) -> list[Operation]:
     return [
         *_removals(observed, wanted),
         *_additions(observed, wanted),
-        *([SetShares(wanted.shares)] if observed.shares != wanted.shares else []),
+        *([SetShares(wanted.shares, wanted.placement)] if _misplaced(observed, wanted) else []),
         *_drains(observed, wanted),
     ]
 
@@ -122,6 +125,12 @@ def leaving(observed: Observed, wanted: RoutingState) -> bool:
 def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
     target = wanted.versions.get(version, {}).get(seen.server.id)
     return target is None or _endpoint(target) != _endpoint(seen.server)
+
+
+def _misplaced(observed: Observed, wanted: RoutingState) -> bool:
+    """Whether a request may be another version's than it should."""
+    known = bool(observed.placement and wanted.placement)
+    return observed.shares != wanted.shares or (known and observed.placement != wanted.placement)
 
 
 def _removals(observed: Observed, wanted: RoutingState) -> Iterator[Remove]:

@@ -105,7 +105,7 @@ class FakeDataPlane:
                 seen = servers.get(instance)
                 if seen and seen.server.mode is Mode.DRAIN and not self.busy.get(instance):
                     del servers[instance]
-            case SetShares(shares):
+            case SetShares(shares, _):
                 self._shares = dict(shares)
             case _:
                 assert_never(operation)

@@ -17,6 +17,7 @@ from milkrun.model import (
     Wish,
 )
 from milkrun.router.desired import Known, Mode, RoutingState, Server, desired, sentence, slots
+from milkrun.router.placement import totals
 
 V1, V2 = VersionName("0.0.1"), VersionName("0.0.2")
 
@@ -353,3 +354,47 @@ def test_server_is_a_value():
     assert Server(id=InstanceId("a"), address="::1", port=1) == Server(
         id=InstanceId("a"), address="::1", port=1
     )
+
+
+# Who is moved, and who is not
+
+
+def test_users_come_home_after_an_outage():
+    """While the stable version has nobody, others serve its users; then each has what it had before."""
+    both = [instance("a"), instance("b", V2)]
+    first = desired(both, wish(v1=0, v2=100), Known())
+    before = desired(both, wish(2, v1=30, v2=70), first.known)
+
+    away = desired(
+        [instance("a", health=Health.CRITICAL), instance("b", V2)], wish(2, v1=30, v2=70), before.known
+    )
+    after = desired(both, wish(2, v1=30, v2=70), away.known)
+
+    assert totals(away.state.placement) == {V2: 10_000}
+    assert after.state.placement == before.state.placement
+
+
+def test_users_come_home_after_a_maintenance():
+    found = [instance("a"), instance("b", V2), instance("c", VersionName("0.0.3"))]
+    weighted = wish(3, v1=50, v2=20)
+    weighted = msgspec.structs.replace(
+        weighted, versions=weighted.versions | {VersionName("0.0.3"): VersionWish(weight=30)}
+    )
+    before = desired(found, weighted, desired(found, wish(v1=80, v2=20), Known()).known)
+
+    closed = desired(found, wish(4, maintenance=True, v1=0, v2=0), before.known)
+    after = desired(found, msgspec.structs.replace(weighted, mark=wish(5).mark), closed.known)
+
+    assert closed.state.placement == ()
+    assert after.state.placement == before.state.placement
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.booleans(), st.booleans()), min_size=1, max_size=8))
+def test_the_placement_has_the_shares(changes):
+    now = Known()
+    for generation, (weight, a, b) in enumerate(changes):
+        health = [Health.PASSING if well else Health.CRITICAL for well in (a, b)]
+        found = [instance("a", health=health[0]), instance("b", V2, health=health[1])]
+        decision = desired(found, wish(generation + 1, v1=100 - weight, v2=weight), now)
+        assert totals(decision.state.placement) == decision.state.shares
+        now = decision.known

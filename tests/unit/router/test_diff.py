@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server, slots
-from milkrun.router.diff import Add, Change, Remove, SetShares, diff, leaving, settled
+from milkrun.router.diff import Add, Change, Observed, Remove, SetShares, diff, leaving, settled
+from milkrun.router.placement import Span
 from milkrun.testing.plane import FakeDataPlane
 
+V1, V2 = VersionName("0.0.1"), VersionName("0.0.2")
 VERSIONS = [VersionName(f"0.0.{number}") for number in range(1, 4)]
 
 
@@ -129,3 +131,16 @@ async def test_equal_needs_nothing():
 
     assert diff(await seen(wanted), wanted) == []
     assert settled(await seen(wanted), wanted)
+
+
+def test_the_same_shares_at_other_slots_are_set_anew():
+    """Whose slot it is decides which version a user sees."""
+    spans = (Span(0, 4_999, V1), Span(5_000, 9_999, V2))
+    turned = (Span(0, 4_999, V2), Span(5_000, 9_999, V1))
+    shares = {V1: 5_000, V2: 5_000}
+
+    assert diff(Observed(shares=shares, placement=turned), RoutingState(shares=shares, placement=spans)) == [
+        SetShares(shares, spans)
+    ]
+    assert diff(Observed(shares=shares, placement=spans), RoutingState(shares=shares, placement=spans)) == []
+    assert diff(Observed(shares=shares), RoutingState(shares=shares, placement=spans)) == []

@@ -20,6 +20,7 @@ from milkrun.model import (
     service_name,
 )
 from milkrun.router.desired import Server
+from milkrun.router.placement import Placement
 
 LANES_AT_MOST = 26
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
@@ -95,16 +96,16 @@ def server(value: Server) -> tuple[str, str, int]:
 
 
 def ranges(
-    service: ServiceName, shares: Mapping[VersionName, int], lanes: Mapping[VersionName, int]
+    service: ServiceName, placement: Placement, lanes: Mapping[VersionName, int]
 ) -> list[tuple[str, str]]:
     """The map's entries, `0:7999` -> `goat.a`: together all slots, or none at all."""
     entries = []
     start = 0
-    for version, share in sorted(shares.items(), key=lambda item: lanes[item[0]]):
-        if share < 1:
-            raise InputRefused(f"{version} has a share of {share} slots")
-        entries.append((f"{start}:{start + share - 1}", lane(service, lanes[version])))
-        start += share
+    for span in placement:
+        if not start == span.first <= span.last:
+            raise InputRefused(f"{span.version} has slots {span.first} to {span.last}, after {start} others")
+        entries.append((f"{span.first}:{span.last}", lane(service, lanes[span.version])))
+        start = span.last + 1
     if start not in (0, SHARE_SLOTS):
         raise InputRefused(f"the shares sum to {start} of {SHARE_SLOTS} slots")
     return entries

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import msgspec
 
 from milkrun.errors import DataPlaneError
-from milkrun.model import InstanceId
+from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, Server
 from milkrun.router.diff import Seen
+from milkrun.router.placement import Placement, Span, tidy
 from milkrun.router.plane import Counters
 
 # Maintenance: forced, inherited, from DNS. Not 0x04, which only says that the file once had `disabled`: such a
@@ -95,11 +96,11 @@ def _row(row: list[str], place: Mapping[str, int]) -> Row:
     )
 
 
-def shares_map(reply: str) -> dict[str, int]:
-    """`show map` as slots by lane; an entry that is not a range of slots counts as one of a lane of that text."""
+def shares_map(reply: str) -> Placement:
+    """`show map` as slots by lane; an entry that is not a range of slots is slot 0 of a lane of that text."""
     if not reply.endswith("\n"):
         raise _odd(reply, "show map")
-    found: dict[str, int] = {}
+    found = []
     for line in reply.splitlines():
         if not line:
             continue
@@ -108,8 +109,8 @@ def shares_map(reply: str) -> dict[str, int]:
             raise _odd(line, "show map")
         match = re.fullmatch(r"(\d{1,5}):(\d{1,5}) (\S+)", entry[1])
         first, last, lane = match.groups() if match else ("0", "0", entry[1])
-        found[lane] = found.get(lane, 0) + int(last) - int(first) + 1
-    return found
+        found.append(Span(int(first), int(last), VersionName(lane)))
+    return tidy(found)
 
 
 def workers(reply: str) -> list[int]:

@@ -17,6 +17,7 @@ import msgspec
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.haproxy import encode
+from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
 CHECK = "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
@@ -123,7 +124,8 @@ backend {service}.none
 
 def render_map(service: ServiceName, state: RoutingState, lanes: Mapping[VersionName, int]) -> str:
     """The map's file: which of the 10,000 slots goes to which lane."""
-    return "".join(f"{slots} {lane}\n" for slots, lane in encode.ranges(service, state.shares, lanes))
+    placement = place(state.placement, state.shares)
+    return "".join(f"{slots} {lane}\n" for slots, lane in encode.ranges(service, placement, lanes))
 
 
 def pool(state: RoutingState) -> dict[str, Server]:

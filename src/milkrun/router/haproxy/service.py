@@ -17,6 +17,7 @@ from milkrun.router.diff import Observed, Operation, Seen, SetShares
 from milkrun.router.haproxy import commands, encode, parse, section
 from milkrun.router.haproxy.section import Section
 from milkrun.router.haproxy.socket import RuntimeSocket
+from milkrun.router.placement import Placement, place, totals
 from milkrun.router.plane import Counters
 
 Lanes = Mapping[VersionName, int]
@@ -46,12 +47,14 @@ class Service:
             self._admin.ask(f"show map {self._map}"),
             self._admin.batch(f"show stat {name} 4 -1" for name in names),
         )
-        backends, shares = parse.servers_state(state), parse.shares_map(slots)
-        lanes = self._named(lanes, {*backends, *shares})
+        backends, spans = parse.servers_state(state), parse.shares_map(slots)
+        lanes = self._named(lanes, {*backends, *(span.version for span in spans)})
         by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
         versions = self._versions(by_lane, backends, parse.stat(stat))
-        by_version = {by_lane.get(lane, VersionName(lane)): share for lane, share in shares.items()}
-        return Observed(shares=by_version, versions=versions), lanes
+        placement = tuple(
+            msgspec.structs.replace(span, version=by_lane.get(span.version, span.version)) for span in spans
+        )
+        return Observed(shares=totals(placement), placement=placement, versions=versions), lanes
 
     def _versions(
         self,
@@ -114,7 +117,7 @@ class Service:
             if isinstance(operation, SetShares):
                 await self._tell(before, shape, lanes)
                 before = []
-                await self._swap(operation.shares, lanes)
+                await self._swap(place(operation.placement, operation.shares), lanes)
             else:
                 before.append(operation)
         await self._tell(before, shape, lanes)
@@ -129,9 +132,9 @@ class Service:
             for command in commands.told(self.name, lanes, operation, shape.traffic)
         )
 
-    async def _swap(self, shares: Mapping[VersionName, int], lanes: Lanes) -> None:
-        """The map has these shares: no request ever sees half of them."""
-        entries = encode.ranges(self.name, shares, lanes)
+    async def _swap(self, placement: Placement, lanes: Lanes) -> None:
+        """The map has these slots: no request ever sees half of them."""
+        entries = encode.ranges(self.name, placement, lanes)
         if not entries:
             await self._admin.ask(f"clear map {self._map}")
             return

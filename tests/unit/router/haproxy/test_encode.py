@@ -20,6 +20,7 @@ from milkrun.errors import DataPlaneError, InputRefused
 from milkrun.model import SHARE_SLOTS, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server, slots
 from milkrun.router.haproxy import commands, encode, lanes, section
+from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
 TIMES = 20 if os.environ.get("MILKRUN_SOAK") == "1" else 1
@@ -169,7 +170,7 @@ def test_the_map_gives_every_slot_once_or_nothing_at_all(weighted, by_slots):
     """Version names never reach it: only lanes and numbers do."""
     shares = slots(weighted) if by_slots else {name: int(weight) for name, weight in weighted.items()}
     try:
-        entries = encode.ranges(GOAT, shares, lanes.assign({}, shares))
+        entries = encode.ranges(GOAT, place((), shares), lanes.assign({}, shares))
     except InputRefused:
         assert any(share < 1 for share in shares.values()) or sum(shares.values()) != SHARE_SLOTS
         return

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from milkrun.errors import DataPlaneError
 from milkrun.router.desired import Mode
 from milkrun.router.haproxy import parse
+from milkrun.router.placement import Span, totals
 
 STATE = """\
 1
@@ -74,9 +75,12 @@ def test_former_workers_and_all_workers():
 
 
 def test_shares_are_counted_and_odd_entries_are_somebodys_share():
-    assert parse.shares_map(MAP) == {"goat.a": 9000, "goat.b": 1000}
-    assert parse.shares_map("\n") == {}
-    assert parse.shares_map("0x1 12 goat.c\n0x2 5:5 goat.a\n\n") == {"12 goat.c": 1, "goat.a": 1}
+    assert totals(parse.shares_map(MAP)) == {"goat.a": 9000, "goat.b": 1000}
+    assert parse.shares_map("\n") == ()
+    assert parse.shares_map("0x1 12 goat.c\n0x2 5:5 goat.a\n\n") == (
+        Span(0, 0, "12 goat.c"),
+        Span(5, 5, "goat.a"),
+    )
 
 
 READERS = [
