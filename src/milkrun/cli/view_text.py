@@ -148,9 +148,9 @@ def _routers(routers: list[RouterView]) -> list[str]:
 def router_state(router: RouterView) -> str:
     """One word or two: in step, behind, held, or changed by hand."""
     if router.held:
-        return "held"
+        return f"held for {router.unequal_s:.0f} s"
     if router.drift:
-        return "drifted"
+        return f"drifted for {router.unequal_s:.0f} s"
     return "behind" if router.behind else "in step"
 
 

@@ -56,7 +56,9 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouterView(msgspec.Struct, frozen=True, kw_only=True):
-    """One live router. `behind` says that git's last synced commit for its service is not served yet."""
+    """One live router. `behind` says that git's last synced commit for its service is not served yet, and
+    `unequal_s` for how long the data plane has differed from the wish: 0 while it equals it.
+    """
 
     router: str
     service: ServiceName
@@ -67,6 +69,7 @@ class RouterView(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     behind: bool
     reloads: int
+    unequal_s: float
     drift: list[str]
     held: list[str]
     alarms: list[str]
@@ -132,7 +135,7 @@ def view(facts: Facts, *, registry: str, now: float, only: ServiceName | None = 
         environment=facts.environment.settings.name if facts.environment else "",
         registry=registry,
         healthy=not found,
-        services=[_service(facts, name) for name in names if only in (None, name)],
+        services=[_service(facts, name, now) for name in names if only in (None, name)],
         gitsync=SyncView(
             alive=sync is not None,
             repository=sync.repository if sync else "",
@@ -163,7 +166,7 @@ def wanted_shares(wish: Wish) -> dict[VersionName, float]:
     return {name: weight / total for name, weight in wish.weights.items()} if total else {}
 
 
-def _service(facts: Facts, name: ServiceName) -> ServiceView:
+def _service(facts: Facts, name: ServiceName, now: float) -> ServiceView:
     wish = facts.wishes.get(name, Wish())
     instances = facts.instances.get(name, [])
     routers = sorted((r for r in facts.routers if r.service == name), key=lambda report: report.router)
@@ -184,7 +187,7 @@ def _service(facts: Facts, name: ServiceName) -> ServiceView:
         requests=total,
         versions=[_version(version, wish, instances, routers, total) for version in versions],
         instances=_instances(instances, units, routers),
-        routers=[router_view(report, wish) for report in routers],
+        routers=[router_view(report, wish, now) for report in routers],
     )
 
 
@@ -255,8 +258,8 @@ def _traffic(instance: str, routers: list[RouterReport]) -> dict[str, str]:
     }
 
 
-def router_view(report: RouterReport, wish: Wish) -> RouterView:
-    """The report as people read it, next to what git now asks for."""
+def router_view(report: RouterReport, wish: Wish, now: float) -> RouterView:
+    """The report as people read it at `now`, next to what git now asks for."""
     return RouterView(
         router=report.router,
         service=report.service,
@@ -267,6 +270,7 @@ def router_view(report: RouterReport, wish: Wish) -> RouterView:
         generation=report.generation,
         behind=wish.mark is not None and report.generation < wish.mark.generation,
         reloads=report.reloads,
+        unequal_s=round(max(0.0, now - report.unequal_since), 1) if report.unequal_since else 0.0,
         drift=report.drift,
         held=report.held,
         alarms=report.alarms,

@@ -136,10 +136,15 @@ class Engine:
         now = time.monotonic()
         outcomes: list[Any] = []
         for command, who, _ in queue:
+            self.machine.ledger.begin()
             try:
                 no = guard(who, command, self.machine)
                 outcomes.append(no or self.machine.apply(command, now))
             except Refused as refusal:
+                if self.machine.ledger.changed:
+                    raise RuntimeError(
+                        f"{command!r:.200} was refused when it had changed something"
+                    ) from refusal
                 outcomes.append(refusal)
         return outcomes
 

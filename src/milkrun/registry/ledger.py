@@ -40,6 +40,11 @@ class Ledger:
         self.index = max(self.index, index)
 
     @property
+    def changed(self) -> bool:
+        """Whether this command has changed anything."""
+        return self._bumped
+
+    @property
     def coming_index(self) -> int:
         """The index that this command's changes carry."""
         return self.index if self._bumped else self.index + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -57,6 +58,7 @@ class Serving:
         self._wish: Wish | None = None
         self._changed = asyncio.Event()
         self._trouble = ""
+        self._unequal_since = 0.0
         self._log = structlog.get_logger("router")
 
     async def run(self) -> None:
@@ -131,6 +133,10 @@ class Serving:
             former = 1  # who cannot be asked may still have requests: nobody is called drained
         known = served.decision.known
         behind = [self._proxy.behind] if self._proxy.behind else []
+        if not (self._trouble or served.drift or served.decision.held or behind):
+            self._unequal_since = 0.0
+        elif not self._unequal_since:
+            self._unequal_since = time.time()
         return RouterReport(
             router=self._place.router,
             service=self._service,
@@ -142,6 +148,7 @@ class Serving:
             applied_at=served.applied_at,
             catalog_index=served.index,
             reloads=self._proxy.reloads,
+            unequal_since=self._unequal_since,
             drift=[self._trouble] if self._trouble else served.drift,
             held=served.decision.held,
             alarms=behind + served.decision.alarms,

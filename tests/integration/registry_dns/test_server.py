@@ -62,9 +62,9 @@ class Counting(Responder):
         super().__init__(*arguments)
         self.connections = Connections(self, at_most=8, idle_s=20.0)
 
-    def answer(self, data: bytes, at_most: int, *, plain: bool) -> bytes | None:
+    def answer(self, data: bytes, at_most: int, *, plain: bool, local: bool) -> bytes | None:
         self.made += 1
-        return super().answer(data, at_most, plain=plain)
+        return super().answer(data, at_most, plain=plain, local=local)
 
 
 @asynccontextmanager

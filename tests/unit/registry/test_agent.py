@@ -96,7 +96,11 @@ def test_the_reaper_counts_from_when_it_turned_critical_not_from_the_last_report
 
 def test_a_check_that_nobody_runs_takes_no_service_away(bench, goat):
     probe = CheckSpec(
-        check_id="docker", service_id="goat-1", type="docker", probe={"docker_container_id": "x"}, deregister_after_s=60
+        check_id="docker",
+        service_id="goat-1",
+        type="docker",
+        probe={"docker_container_id": "x"},
+        deregister_after_s=60,
     )
     bench.do(commands.RegisterService(goat(), [probe]))
     bench.later(10_000)

@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
-from milkrun.errors import StorageFailed
-from milkrun.registry import commands, topics
-from milkrun.registry.access.authority import ALL
+from milkrun.errors import MilkrunError, StorageFailed
+from milkrun.registry import commands, kv, topics
+from milkrun.registry.access.authority import ALL, Authority
 from milkrun.registry.engine import Engine
 from milkrun.registry.nouns import CheckSpec, Node, Service
 from milkrun.registry.parked import Woken
+from milkrun.registry.refusal import Refused
+from milkrun.registry.state import Machine
 from milkrun.registry.storage import DiskFull, Storage
 
 OWN = Node(id="1" * 36, node="n1", address="127.0.0.1")
@@ -135,6 +137,39 @@ async def test_timers_go_off_though_they_were_set_while_the_loop_slept(tmp_path)
                 assert (await waiter).why is Woken.CHANGED
             assert engine.machine.catalog.checks["n1"]["c"].output == "TTL expired"
             timers.cancel()
+
+
+async def test_what_is_refused_half_done_is_not_committed(tmp_path, monkeypatch):
+    """No command does so; one that did has let half a restore through once."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+    def half(self, command, now):
+        self.ledger.begin()
+        kv.put(self.kv, "half", b"1", 0)
+        raise Refused(500, "no")
+
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        monkeypatch.setattr(Machine, "apply", half)
+        with pytest.raises(MilkrunError, match="made a mistake"):
+            await engine.submit(commands.KvPut("a", b"1"), ALL)
+        assert engine.machine.kv.get("half") is None
+        assert [body for kind, body in storage.rows() if kind == kv.KIND] == []
+
+
+async def test_one_refusal_beside_a_write_takes_nothing_from_it(tmp_path):
+    with Storage(tmp_path) as storage:
+        engine = Engine(storage, OWN)
+        await engine.announce()
+        nobody = Authority([])
+        done, refused = await asyncio.gather(
+            engine.submit(commands.KvPut("a", b"1"), ALL),
+            engine.submit(commands.KvPut("b", b"1"), nobody),
+            return_exceptions=True,
+        )
+        assert done is True
+        assert isinstance(refused, Refused)
+        assert engine.machine.kv.get("a") is not None
 
 
 class Unreadable(commands.Command, frozen=True):
