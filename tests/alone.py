@@ -1,4 +1,4 @@
-"""A HAProxy with one service, as a load balancer has it: the process and the service's port in one."""
+"""A HAProxy or an Envoy with one service, as a load balancer has it: the process and the service's port in one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Alone:
         listen: tuple[str, int],
         stats: tuple[str, int],
         traffic: TrafficSettings | None = None,
+        envoy: bool = False,
     ) -> None:
         name = ServiceName(service)
         front = Front(
@@ -35,7 +36,7 @@ class Alone:
             routes=(Route(service=name),),
             services={name: traffic or TrafficSettings()},
         )
-        self.proxy = HAProxy(folder, binary.find(), front)
+        self.proxy = _envoy(folder, front) if envoy else HAProxy(folder, binary.find(), front)
         self._service = name
         self._plane = self.proxy.of(name)
 
@@ -74,3 +75,10 @@ class Alone:
 
     async def stop(self) -> None:
         await self.proxy.stop()
+
+
+def _envoy(folder: Path, front: Front):
+    from milkrun.router.envoy.binary import find
+    from milkrun.router.envoy.plane import Envoy
+
+    return Envoy(folder, find(), front)

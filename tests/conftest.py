@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +40,16 @@ def _tmpfs() -> bool:
     return bool(held) and bool(int(held[0], 16) >> 21 & 1) and shutil.which("nsenter") is not None
 
 
+def _envoy() -> bool:
+    wheel = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
+    named = os.environ.get("MILKRUN_ENVOY", "")
+    there = bool(named and Path(named).is_file()) or wheel.is_file() or shutil.which("envoy") is not None
+    return there and importlib.util.find_spec("grpc") is not None
+
+
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "consul": (_consul, ".ci/parts/consul.sh"),
+    "envoy": (_envoy, "pip install 'milkrun[envoy]'"),
     "strace": (lambda: shutil.which("strace") is not None, ".ci/parts/strace.sh"),
     "py-consul": ((ROOT / ".parts" / "py-consul" / "version").is_file, ".ci/parts/py_consul.sh"),
     "tmpfs": (_tmpfs, "root, which may mount,"),

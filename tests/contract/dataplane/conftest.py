@@ -62,11 +62,12 @@ def listen() -> tuple[str, int]:
     return "127.0.0.1", free_port()
 
 
-@pytest.fixture(params=["fake", "haproxy"])
+@pytest.fixture(params=["fake", "haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))])
 async def plane(request: pytest.FixtureRequest, tmp_path, listen) -> AsyncIterator[DataPlane]:
     if request.param == "fake":
         yield FakeDataPlane()
         return
-    found = Alone(tmp_path, "goat", listen=listen, stats=("127.0.0.1", free_port()))
+    envoy = request.param == "envoy"
+    found = Alone(tmp_path, "goat", listen=listen, stats=("127.0.0.1", free_port()), envoy=envoy)
     yield found
     await found.stop()

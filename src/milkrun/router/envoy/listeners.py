@@ -1,0 +1,117 @@
+"""What Envoy listens on: the front's address, and its page for people. Pure.
+
+- the page at the front's `stats` address is read-only: of the admin's paths it shows two, by GET.
+- nothing of a request is changed but what HAProxy changes as well: the caller's address is added, an
+  `X-Request-Id` stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3 import route_components_pb2 as parts
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as http
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from google.protobuf.message import Message
+
+from milkrun.errors import DataPlaneError
+from milkrun.model import ServiceName
+from milkrun.router.desired import RoutingState
+from milkrun.router.envoy.messages import FROM_US, duration, packed
+from milkrun.router.envoy.routes import TUNNEL_S, weighted
+from milkrun.router.front import Front
+
+ADMIN_CLUSTER = "admin"
+NOWHERE = "nowhere"
+"""The name of no cluster: connections to it are closed."""
+PAGES = {"/monitor": "/clusters", "/metrics": "/stats/prometheus"}
+
+
+def listeners(front: Front, states: Mapping[ServiceName, RoutingState]) -> Iterator[Listener]:
+    """The front's listener, and the one of its page. Raises DataPlaneError for what Envoy is not told to do yet."""
+    if getattr(front, "certificates", ""):
+        raise DataPlaneError(
+            f"{front.name} has certificates, which the router does not give to Envoy yet",
+            remedy='use data_plane = "haproxy" for it',
+        )
+    tcp = tcp_service(front)
+    traffic = _http(front) if tcp is None else _tcp(tcp, states.get(tcp, RoutingState()))
+    yield _listener(front.name, front.listen, traffic)
+    yield _listener(f"{front.name}.stats", front.stats, _page(front))
+
+
+def tcp_service(front: Front) -> ServiceName | None:
+    """The service that takes every connection, when it does not speak HTTP."""
+    if front.routes and front.routes[0].everything:
+        service = front.routes[0].service
+        return service if front.services[service].protocol == "tcp" else None
+    return None
+
+
+def _listener(name: str, place: tuple[str, int], filter_: Filter) -> Listener:
+    host, port = place
+    return Listener(
+        name=name,
+        address={"socket_address": {"address": host, "port_value": port}},
+        filter_chains=[FilterChain(filters=[filter_])],
+    )
+
+
+def _http(front: Front) -> Filter:
+    manager = _manager(front.name)
+    manager.rds.route_config_name = front.name
+    manager.rds.config_source.CopyFrom(FROM_US)
+    manager.upgrade_configs.add(upgrade_type="websocket")
+    return _filter("envoy.filters.network.http_connection_manager", manager)
+
+
+def _manager(name: str) -> http.HttpConnectionManager:
+    router = Router(suppress_envoy_headers=True)
+    return http.HttpConnectionManager(
+        stat_prefix=name,
+        codec_type="AUTO",
+        use_remote_address={"value": True},
+        internal_address_config={},
+        generate_request_id={"value": False},
+        preserve_external_request_id=True,
+        server_header_transformation="PASS_THROUGH",
+        normalize_path={"value": True},
+        http_protocol_options={"accept_http_10": True},
+        common_http_protocol_options={"idle_timeout": duration(30)},
+        request_headers_timeout=duration(10),
+        http_filters=[{"name": "envoy.filters.http.router", "typed_config": packed(router)}],
+    )
+
+
+def _tcp(service: ServiceName, state: RoutingState) -> Filter:
+    proxy = TcpProxy(stat_prefix=service, idle_timeout=duration(TUNNEL_S), max_connect_attempts={"value": 10})
+    for part in weighted(service, state):
+        proxy.weighted_clusters.clusters.add(name=part.name, weight=part.weight.value)
+    if not state.shares:
+        proxy.cluster = NOWHERE
+    return _filter("envoy.filters.network.tcp_proxy", proxy)
+
+
+def _page(front: Front) -> Filter:
+    read = parts.HeaderMatcher(name=":method", string_match={"exact": "GET"})
+    host = parts.VirtualHost(name=front.name, domains=["*"])
+    host.routes.add(match={"path": "/", "headers": [read]}, redirect={"path_redirect": "/monitor"})
+    for page, admin in PAGES.items():
+        action = parts.RouteAction(cluster=ADMIN_CLUSTER, regex_rewrite=_to(admin))
+        host.routes.add(match={"path": page, "headers": [read]}, route=action)
+    manager = _manager(f"{front.name}.stats")
+    manager.route_config.CopyFrom(RouteConfiguration(name="page", virtual_hosts=[host]))
+    return _filter("envoy.filters.network.http_connection_manager", manager)
+
+
+def _to(path: str) -> dict[str, object]:
+    """The admin gets this path and no query of the caller's."""
+    return {"pattern": {"regex": "^.*$"}, "substitution": path}
+
+
+def _filter(name: str, message: Message) -> Filter:
+    return Filter(name=name, typed_config=packed(message))

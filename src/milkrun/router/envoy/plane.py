@@ -1,0 +1,221 @@
+"""The data plane port on a real Envoy: one process with all services of a router, told by its discovery server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from milkrun.errors import DataPlaneError, InputRefused, PortTaken
+from milkrun.model import InstanceId, ServiceName
+from milkrun.router import disk
+from milkrun.router.desired import RoutingState
+from milkrun.router.diff import Observed, Operation
+from milkrun.router.envoy import readback
+from milkrun.router.envoy.ads import Ads
+from milkrun.router.envoy.binary import Binary
+from milkrun.router.envoy.listeners import tcp_service
+from milkrun.router.envoy.process import Process
+from milkrun.router.envoy.resources import Kind, Snapshot, snapshot
+from milkrun.router.envoy.told import after, steps
+from milkrun.router.front import Front
+from milkrun.router.haproxy.process import refuse_taken
+from milkrun.router.plane import Counters
+
+MEMORY_FILE = "envoy.plane.json"
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What Envoy was told last: where it stands, and each service's state. A router that takes Envoy over tells it
+    the same, so nothing changes by a restart.
+    """
+
+    front: Front
+    told: dict[ServiceName, RoutingState] = {}
+
+
+class Envoy:
+    """The Envoy of a router in `folder`. See the port for what each call promises."""
+
+    def __init__(self, folder: Path, binary: Binary, front: Front) -> None:
+        self._folder = folder
+        self._process = Process(folder, binary)
+        self._ads = Ads(folder, front.name)
+        self._front = front
+        self._memory = Memory(front=front)
+        self._changing = asyncio.Lock()
+        self._epoch = f"{time.time_ns() // 1_000_000:x}"
+        self._versions = itertools.count(1)
+        self._log = structlog.get_logger("envoy")
+        self.name = f"envoy {binary.version_text}"
+        self.reloads = 0
+        self.behind = ""
+
+    async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
+        """Envoy serves: the one a former router left, as it is, or a new one serving `wanted`.
+
+        One that runs already goes on serving also when it cannot take over new addresses: `behind` says why.
+        """
+        async with self._changing:
+            known = disk.load(self._folder / MEMORY_FILE, Memory)
+            if self._process.adopt():
+                await self._taken_over(known or Memory(front=self._front, told=dict(wanted)), wanted)
+            else:
+                await self._started(Memory(front=self._front, told=dict(wanted)))
+
+    async def stand(self, front: Front) -> None:
+        """From the next start on, it stands as this front says."""
+        async with self._changing:
+            self._front = front
+
+    async def _started(self, memory: Memory) -> None:
+        self._keep(memory)
+        await self._listen()
+        await self._process.start(self._front.name, [self._front.listen, self._front.stats])
+        if refused := await self._ads.settled():
+            raise DataPlaneError(_refusal(refused))
+
+    async def _taken_over(self, known: Memory, wanted: Mapping[ServiceName, RoutingState]) -> None:
+        self._memory = known
+        await self._listen()
+        await self._ads.settled()
+        told = {
+            service: known.told.get(service, wanted.get(service, RoutingState()))
+            for service in self._front.services
+        }
+        now = Memory(front=self._front, told=told)
+        if now == known:
+            self._log.info("took over the running Envoy as it is")
+            return
+        self.behind = _unreachable(self._front, known.front)
+        if self.behind:
+            there = msgspec.structs.replace(self._front, listen=known.front.listen, stats=known.front.stats)
+            now = msgspec.structs.replace(now, front=there)
+        try:
+            await self._tell(now)
+        except DataPlaneError as error:
+            self.behind = str(error)
+            self._log.error("took over the running Envoy, which does not follow yet", why=str(error))
+
+    def of(self, service: ServiceName) -> ServicePlane:
+        """The port on one of its services."""
+        return ServicePlane(self, service)
+
+    async def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.running()
+
+    async def former_workers(self) -> int:
+        """None: Envoy changes in place, and what drains is still counted."""
+        return 0
+
+    async def leave(self) -> None:
+        """The router tells it nothing any more; it serves on as it is."""
+        await self._ads.stop()
+
+    async def stop(self) -> None:
+        """Envoy has ended its requests and is gone."""
+        await self._process.stop()
+        await self.leave()
+
+    # What each service's port is made of
+
+    async def observed(self, service: ServiceName) -> Observed:
+        """What Envoy does now for the service."""
+        tcp = self._tcp(service)
+        dump = "listeners" if tcp else "route_configs"
+        hosts = await self._process.admin.get("/clusters?format=json")
+        split = await self._process.admin.get(f"/config_dump?resource=dynamic_{dump}")
+        told = self._memory.told.get(service, RoutingState())
+        there = readback.clusters(hosts, service)
+        return readback.observed(told, there, readback.shares(split, service), tcp=tcp)
+
+    async def apply(self, service: ServiceName, operations: Sequence[Operation]) -> None:
+        """Envoy has taken the operations. What it refuses is taken back, and raised with Envoy's own words."""
+        async with self._changing:
+            self._process.trim_log()
+            for step in steps(operations):
+                before = self._memory.told.get(service, RoutingState())
+                told = {**self._memory.told, service: after(before, step)}
+                await self._tell(msgspec.structs.replace(self._memory, told=told))
+
+    async def traffic(self, service: ServiceName) -> dict[InstanceId, Counters]:
+        """What each server of the service answered, in its version's cluster and in those that it is the spare of."""
+        hosts = await self._process.admin.get("/clusters?format=json")
+        told = self._memory.told.get(service, RoutingState())
+        return readback.counters(told, readback.clusters(hosts, service), tcp=self._tcp(service))
+
+    def _tcp(self, service: ServiceName) -> bool:
+        return tcp_service(self._memory.front) == service
+
+    # Telling
+
+    async def _listen(self) -> None:
+        """The discovery server answers with what is remembered."""
+        now = self._snapshot(self._memory)
+        await self._ads.start(now)
+        self._ads.publish(now)
+
+    async def _tell(self, memory: Memory) -> None:
+        """Envoy has what is in `memory`, and its new clusters were probed; or it has what it had, and why is raised."""
+        before = self._memory
+        now = self._snapshot(memory)
+        self._keep(memory)
+        self._ads.publish(now)
+        refused = await self._ads.settled()
+        if not refused:
+            return
+        self._keep(before)
+        self._ads.publish(self._snapshot(before))
+        await self._ads.settled()
+        raise DataPlaneError(_refusal(refused))
+
+    def _snapshot(self, memory: Memory) -> Snapshot:
+        try:
+            return snapshot(f"{self._epoch}.{next(self._versions)}", memory.front, memory.told)
+        except InputRefused as error:
+            raise DataPlaneError(f"not told to Envoy: {error}") from error
+
+    def _keep(self, memory: Memory) -> None:
+        disk.write(self._folder / MEMORY_FILE, msgspec.json.encode(memory))
+        self._memory = memory
+
+
+class ServicePlane:
+    """The port on one service of an Envoy."""
+
+    def __init__(self, envoy: Envoy, service: ServiceName) -> None:
+        self._envoy, self._service = envoy, service
+
+    async def observe(self) -> Observed:
+        """Its clusters as versions, with the requests in flight in all of them."""
+        return await self._envoy.observed(self._service)
+
+    async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:  # noqa: ARG002
+        """Envoy has taken the operations, and a router that starts again would tell it the same."""
+        await self._envoy.apply(self._service, operations)
+
+    async def traffic(self) -> dict[InstanceId, Counters]:
+        """Each server's answers. Envoy keeps no time by server."""
+        return await self._envoy.traffic(self._service)
+
+
+def _refusal(refused: Mapping[Kind, str]) -> str:
+    return "; ".join(f"Envoy refuses its {kind.name.lower()}: {why}" for kind, why in refused.items())
+
+
+def _unreachable(front: Front, running: Front) -> str:
+    """Why Envoy cannot take over the front's addresses from the ones it has; empty when it can."""
+    ours = {running.listen[1], running.stats[1]}
+    for host, port in (front.listen, front.stats):
+        if port not in ours:
+            try:
+                refuse_taken(host, port)
+            except PortTaken as error:
+                return f"{error.message}; Envoy goes on at its former addresses"
+    return ""

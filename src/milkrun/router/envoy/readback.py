@@ -1,0 +1,204 @@
+"""What Envoy says that it does, as the port says it. Pure.
+
+Read from the admin's `/clusters?format=json` and `/config_dump`, not from what was told: only then does a refusal, or
+somebody else's hand, show.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from milkrun.errors import DataPlaneError
+from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.router.desired import Mode, RoutingState, Server
+from milkrun.router.diff import Observed, Seen
+from milkrun.router.envoy.clusters import of_cluster
+from milkrun.router.plane import Counters
+
+Place = tuple[str, int]
+
+
+class _Socket(msgspec.Struct):
+    address: str = ""
+    port_value: int = 0
+
+
+class _Address(msgspec.Struct):
+    socket_address: _Socket = msgspec.field(default_factory=_Socket)
+
+
+class _Stat(msgspec.Struct):
+    name: str = ""
+    value: str = "0"
+
+
+class _Health(msgspec.Struct):
+    eds_health_status: str = "HEALTHY"
+    failed_active_health_check: bool = False
+    failed_outlier_check: bool = False
+
+
+class _Host(msgspec.Struct):
+    address: _Address = msgspec.field(default_factory=_Address)
+    stats: list[_Stat] = []
+    health_status: _Health = msgspec.field(default_factory=_Health)
+    weight: int = 1
+    hostname: str = ""
+    priority: int = 0
+
+
+class _Cluster(msgspec.Struct):
+    name: str
+    host_statuses: list[_Host] = []
+
+
+class _Clusters(msgspec.Struct):
+    cluster_statuses: list[_Cluster] = []
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A server in one cluster, as Envoy has it. `spare` says that it is there for another version."""
+
+    name: str
+    mode: Mode
+    up: bool
+    weight: int
+    spare: bool
+    stats: dict[str, int]
+
+
+Clusters = dict[VersionName, dict[Place, Host]]
+"""One service's clusters by version, their hosts by address."""
+
+
+def clusters(body: bytes, service: ServiceName) -> Clusters:
+    """`/clusters?format=json`: the service's. Only clusters that serve are there, not those that are warming."""
+    try:
+        found = msgspec.json.decode(body, type=_Clusters)
+        return {
+            of[1]: dict(map(_host, each.host_statuses))
+            for each in found.cluster_statuses
+            if (of := of_cluster(each.name)) and of[0] == service
+        }
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataPlaneError(f"Envoy's clusters cannot be read: {error}") from error
+
+
+def _host(host: _Host) -> tuple[Place, Host]:
+    health, socket = host.health_status, host.address.socket_address
+    place = str(ipaddress.ip_address(socket.address)), socket.port_value
+    return place, Host(
+        name=host.hostname,
+        mode=Mode.SERVE if health.eds_health_status == "HEALTHY" else Mode.DRAIN,
+        up=not (health.failed_active_health_check or health.failed_outlier_check),
+        weight=host.weight,
+        spare=host.priority > 0,
+        stats={stat.name: int(stat.value) for stat in host.stats},
+    )
+
+
+def shares(body: bytes, service: ServiceName) -> dict[VersionName, int]:
+    """`/config_dump` of routes or listeners: how the service's traffic is split, by whatever route it comes.
+
+    Routes that split it in two ways are no split: they have to be told anew.
+    """
+    try:
+        splits = {
+            tuple(
+                (of[1], int(part.get("weight", 0)))
+                for part in parts
+                if (of := of_cluster(part["name"])) and of[0] == service
+            )
+            for parts in _splits(msgspec.json.decode(body))
+        }
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        raise DataPlaneError(f"Envoy's routes cannot be read: {error}") from error
+    splits.discard(())
+    return dict(splits.pop()) if len(splits) == 1 else {}
+
+
+def _splits(tree: Any) -> Iterator[list[dict[str, Any]]]:
+    """Every `weighted_clusters` in the dump, but for those of listeners that are warming or draining."""
+    ahead = [tree]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, list):
+            ahead += node
+        elif isinstance(node, dict):
+            if "weighted_clusters" in node:
+                yield node["weighted_clusters"].get("clusters", [])
+            ahead += [
+                each
+                for name, each in node.items()
+                if name not in ("warming_state", "draining_state", "error_state")
+            ]
+
+
+def observed(
+    told: RoutingState, there: Clusters, split: Mapping[VersionName, int], *, tcp: bool = False
+) -> Observed:
+    """What Envoy does for the service. Which instance is at an address is known from what was told; at another
+    one it is whoever Envoy says. What is in flight are requests, or connections where no HTTP is spoken.
+    """
+    in_flight: Counter[Place] = Counter()
+    spare: set[tuple[VersionName, Place]] = set()
+    for version, hosts in there.items():
+        for place, host in hosts.items():
+            in_flight[place] += host.stats.get("cx_active" if tcp else "rq_active", 0)
+            if host.spare and host.mode is Mode.SERVE:
+                spare |= {(other, place) for other in there if other != version}
+    versions: dict[VersionName, dict[InstanceId, Seen]] = {}
+    for version, hosts in there.items():
+        known = told.versions.get(version, {})
+        strangers = hosts.keys() - {_place(server) for server in known.values()}
+        servers = [
+            *known.values(),
+            *(
+                Server(id=InstanceId(hosts[place].name), address=place[0], port=place[1])
+                for place in strangers
+            ),
+        ]
+        found = {
+            server.id: _seen(server, hosts[place], in_flight[place], pooled=(version, place) in spare)
+            for server in servers
+            if (place := _place(server)) in hosts and not hosts[place].spare
+        }
+        if found:
+            versions[version] = found
+    return Observed(shares=dict(split), versions=versions)
+
+
+def _seen(server: Server, host: Host, in_flight: int, *, pooled: bool) -> Seen:
+    """Of two instances that were told with one address, the one that is on its way out keeps its mode."""
+    mode = server.mode if server.id != host.name and server.mode is Mode.DRAIN else host.mode
+    return Seen(
+        server=msgspec.structs.replace(server, weight=host.weight, mode=mode),
+        up=host.up,
+        in_flight=in_flight,
+        pooled=pooled and mode is Mode.SERVE,
+    )
+
+
+def _place(server: Server) -> Place:
+    return str(ipaddress.ip_address(server.address)), server.port
+
+
+def counters(told: RoutingState, there: Clusters, *, tcp: bool = False) -> dict[InstanceId, Counters]:
+    """What each server answered, in all clusters together. Envoy keeps no time by server."""
+    requests: Counter[Place] = Counter()
+    failures: Counter[Place] = Counter()
+    for hosts in there.values():
+        for place, host in hosts.items():
+            requests[place] += host.stats.get("cx_total" if tcp else "rq_total", 0)
+            failures[place] += host.stats.get("cx_connect_fail" if tcp else "rq_error", 0)
+    return {
+        server.id: Counters(requests=requests[place], failures=failures[place])
+        for servers in told.versions.values()
+        for server in servers.values()
+        for place in [_place(server)]
+    }

@@ -1,0 +1,136 @@
+"""A front's routes as Envoy has them, each split over the versions of its service. Pure.
+
+One of our routes becomes three, of which the first that fits takes a request:
+- an upgrade (WebSocket), which may be silent for an hour;
+- GET and HEAD, which are sent again also when an instance took them and did not answer;
+- all else, which is sent again only when it surely never arrived.
+A path is a prefix of whole segments, and no text of a route but its path, escaped, is a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from envoy.config.route.v3 import route_components_pb2 as parts
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
+from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2 import (
+    PreviousPrioritiesConfig,
+)
+
+from milkrun.errors import InputRefused
+from milkrun.model import SHARE_SLOTS, ServiceName
+from milkrun.router.desired import RoutingState
+from milkrun.router.envoy.clusters import cluster_name
+from milkrun.router.envoy.messages import duration, packed
+from milkrun.router.front import Front, Route
+
+SILENT_S = 60
+TUNNEL_S = 3600
+TRIES = 10
+IDEMPOTENT = ("GET", "HEAD")
+_NEVER_ARRIVED = "connect-failure,refused-stream,reset-before-request"
+_UNANSWERED = "connect-failure,refused-stream,reset"
+
+
+def routes(front: Front, states: Mapping[ServiceName, RoutingState]) -> RouteConfiguration:
+    """All routes of the front, in its order. A service without shares answers 503, no route 404."""
+    host = parts.VirtualHost(name=front.name, domains=["*"])
+    for route in front.routes:
+        state = states.get(route.service, RoutingState())
+        host.routes.extend(_routed(route, front.services[route.service].path, state))
+    host.routes.append(_said(parts.RouteMatch(prefix=""), 404, "no route fits this request\n"))
+    return RouteConfiguration(name=front.name, virtual_hosts=[host])
+
+
+def _routed(route: Route, base: str, state: RoutingState) -> Iterator[parts.Route]:
+    if not state.shares:
+        said = f"no instance of {route.service} is in service\n"
+        yield _said(_match(route, route.methods), 503, said)
+        return
+    split = _split(route, base, state)
+    if not route.methods or "GET" in route.methods:
+        upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
+        yield _sent(_match(route, ("GET",), upgrade), split, _UNANSWERED, TUNNEL_S)
+    if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
+        yield _sent(_match(route, safe), split, _UNANSWERED, SILENT_S)
+    others = tuple(method for method in route.methods if method not in IDEMPOTENT)
+    if others or not route.methods:
+        yield _sent(_match(route, others), split, _NEVER_ARRIVED, SILENT_S)
+
+
+def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> parts.RouteMatch:
+    headers = [*more]
+    if route.host:
+        pattern = f"(?i){re.escape(route.host)}\\.?(:[0-9]+)?"
+        headers.append(
+            parts.HeaderMatcher(name=":authority", string_match={"safe_regex": {"regex": pattern}})
+        )
+    if methods:
+        headers.append(
+            parts.HeaderMatcher(name=":method", string_match={"safe_regex": {"regex": "|".join(methods)}})
+        )
+    headers += [
+        parts.HeaderMatcher(name=name, string_match={"exact": value}) for name, value in route.headers
+    ]
+    if route.path == "/":
+        return parts.RouteMatch(prefix="", headers=headers)
+    return parts.RouteMatch(path_separated_prefix=route.path, headers=headers)
+
+
+def _split(route: Route, base: str, state: RoutingState) -> parts.Route:
+    """What becomes of the route's requests: which version takes one, and which path it sees."""
+    action = parts.RouteAction(
+        weighted_clusters={"clusters": weighted(route.service, state)},
+        timeout=duration(0),  # a download may take as long as it moves
+    )
+    if route.path == "/" or not route.strip:
+        if base:
+            action.prefix_rewrite = base + (route.path if route.path != "/" else "")
+        return parts.Route(route=action)
+    action.regex_rewrite.pattern.regex = f"^{re.escape(route.path)}/?"
+    action.regex_rewrite.substitution = f"{base}/"
+    return parts.Route(route=action)
+
+
+def _sent(match: parts.RouteMatch, split: parts.Route, retry_on: str, silent_s: int) -> parts.Route:
+    found = parts.Route(match=match)
+    found.MergeFrom(split)
+    found.route.idle_timeout.CopyFrom(duration(silent_s))
+    found.route.retry_policy.CopyFrom(_again(retry_on))
+    return found
+
+
+def weighted(service: ServiceName, state: RoutingState) -> list[parts.WeightedCluster.ClusterWeight]:
+    """The versions' clusters with their shares: together all slots, or none at all."""
+    if state.shares and (sum(state.shares.values()) != SHARE_SLOTS or min(state.shares.values()) < 1):
+        raise InputRefused(f"the shares of {service} are {dict(state.shares)}: not {SHARE_SLOTS} slots")
+    return [
+        parts.WeightedCluster.ClusterWeight(name=cluster_name(service, version), weight={"value": share})
+        for version, share in sorted(state.shares.items())
+    ]
+
+
+def _again(retry_on: str) -> parts.RetryPolicy:
+    """Twice among a version's own servers, another one each time, then also among those of other versions."""
+    return parts.RetryPolicy(
+        retry_on=retry_on,
+        num_retries={"value": TRIES},
+        retry_host_predicate=[
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": packed(PreviousHostsPredicate()),
+            }
+        ],
+        host_selection_retry_max_attempts=5,
+        retry_priority={
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": packed(PreviousPrioritiesConfig(update_frequency=2)),
+        },
+        retry_back_off={"base_interval": duration(0.005), "max_interval": duration(0.1)},
+    )
+
+
+def _said(match: parts.RouteMatch, status: int, text: str) -> parts.Route:
+    return parts.Route(match=match, direct_response={"status": status, "body": {"inline_string": text}})
