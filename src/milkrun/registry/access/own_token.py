@@ -6,6 +6,7 @@ file is the truth: put another secret into it and restart, and the old one is wo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -50,7 +51,7 @@ def _read(file: Path) -> bytes:
 
 
 def _make(file: Path) -> bytes:
-    """The file is whole on the disk, or not there."""
+    """The file is whole on the disk, or not there; of two who make it at once the first one's token counts."""
     secret = secrets.token_urlsafe(_BYTES).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
@@ -60,10 +61,11 @@ def _make(file: Path) -> bytes:
             out.write(secret + b"\n")
             out.flush()
             os.fsync(opened)
-        draft.replace(file)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)
     finally:
         draft.unlink(missing_ok=True)
-    return secret
+    return _read(file)
 
 
 def _refused(file: Path, why: str, remedy: str = "") -> InputRefused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(InputRefused, match="cannot be"):
         digest_at(tmp_path / "plain" / "token")
+
+
+def test_of_two_who_make_it_at_once_the_first_ones_token_counts(tmp_path):
+    file = tmp_path / "token"
+    with ThreadPoolExecutor(8) as threads:
+        digests = set(threads.map(own_token.digest_at, [file] * 64))
+
+    assert digests == {own_token.digest_at(file)}
+    assert [each.name for each in tmp_path.iterdir()] == ["token"]
