@@ -8,6 +8,7 @@ from pathlib import Path
 
 from milkrun.consul import Address, Registry
 from milkrun.router import standing
+from milkrun.router.data_planes import DataPlanes
 from milkrun.router.haproxy import binary
 from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.router import Router
@@ -27,10 +28,10 @@ async def run(
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     formers: dict[tuple[str, frozenset[str]], Router] = {}
-    async with Registry(address) as registry:
+    async with Registry(address) as registry, DataPlanes(state_dir) as planes:
         while not handover.is_set():
             front = await standing.first(registry, name, state_dir)
-            proxy = HAProxy(state_dir, binary.find(), front)
+            proxy = await planes.chosen(front, HAProxy(state_dir, binary.find(), front))
             router = Router(registry, proxy, front, host=host, state_dir=state_dir, accept_older=accept_older)
             stop = asyncio.Event()
             try:

@@ -8,6 +8,7 @@ from the environment's files only, never from what a registrant could write.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import msgspec
 
@@ -46,6 +47,7 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     stats: tuple[str, int]
     routes: tuple[Route, ...]
     services: dict[ServiceName, TrafficSettings]
+    data_plane: Literal["haproxy", "envoy"] = "haproxy"
 
 
 def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, ServiceSettings]) -> Front:
@@ -55,6 +57,7 @@ def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, Se
         name=name,
         listen=host_port(settings.listen),
         stats=host_port(settings.stats),
+        data_plane=settings.data_plane,
         routes=routes,
         services={
             route.service: services[route.service].traffic if route.service in services else TrafficSettings()

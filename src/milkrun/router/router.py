@@ -79,11 +79,11 @@ class Router:
             await asyncio.sleep(GUARD_S)
             if await self._proxy.alive():
                 continue
-            self._log.error("HAProxy is gone; starting it again from the file on disk")
+            self._log.error("the data plane is gone; starting it again", data_plane=self._proxy.name)
             try:
                 await self.start()
             except MilkrunError as error:
-                self._log.error("HAProxy does not start", why=str(error))
+                self._log.error("the data plane does not start", why=str(error))
                 await asyncio.sleep(1 + random.random())
             for serving in self._services:
                 serving.look_again()

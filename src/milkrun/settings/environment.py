@@ -71,12 +71,15 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     - `service`: a load balancer of this service;
     - `sidecar`: every service of the environment, each below `/<service>/`;
     - `routes`: an edge; the first route that fits a request takes it.
+
+    `data_plane` is the program that carries its traffic.
     """
 
     listen: str
     stats: str
     service: str = ""
     sidecar: bool = False
+    data_plane: Literal["haproxy", "envoy"] = "haproxy"
     routes: list[RouteSettings] = []
 
     def names(self, services: Iterable[str]) -> list[str]:

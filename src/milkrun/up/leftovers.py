@@ -19,7 +19,7 @@ _PROC = Path("/proc")
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that a part started: an instance, or a router's HAProxy."""
+    """A process that a part started: an instance, or a router's HAProxy or Envoy."""
 
     identity: Identity
     what: str
@@ -41,11 +41,11 @@ def parts(folder: Folder) -> dict[str, Identity]:
 
 
 def children(folder: Folder) -> list[Child]:
-    """The instances and HAProxy processes of this environment that run, whoever watches them."""
+    """The instances, HAProxy and Envoy processes of this environment that run, whoever watches them."""
     found = [
         Child(identity=one.identity, what=one.instance or "an instance") for one in marked(str(folder.agent))
     ]
-    return [*found, *_haproxies(folder)]
+    return [*found, *_data_planes(folder)]
 
 
 def kill(folder: Folder) -> list[Child]:
@@ -62,18 +62,19 @@ def kill(folder: Folder) -> list[Child]:
     return found
 
 
-def _haproxies(folder: Folder) -> Iterator[Child]:
+def _data_planes(folder: Folder) -> Iterator[Child]:
     state = str(folder.state)
     for process in _PROC.iterdir():
         if not process.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            if not (process / "exe").readlink().name.startswith("haproxy"):
+            program = (process / "exe").readlink().name
+            if not program.startswith(("haproxy", "envoy")):
                 continue
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             here = [str((process / "cwd").readlink()), *words]
             if any(_inside(word, state) for word in here) and (known := identity(int(process.name))):
-                yield Child(identity=known, what="haproxy")
+                yield Child(identity=known, what="envoy" if program.startswith("envoy") else "haproxy")
 
 
 def _inside(path: str, folder: str) -> bool:

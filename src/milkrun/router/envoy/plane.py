@@ -68,6 +68,10 @@ class Envoy:
             else:
                 await self._started(Memory(front=self._front, told=dict(wanted)))
 
+    def adopt(self) -> bool:
+        """True when the Envoy that a former router started runs: it is this one's now, untouched."""
+        return self._process.adopt()
+
     async def stand(self, front: Front) -> None:
         """From the next start on, it stands as this front says."""
         async with self._changing:
