@@ -120,7 +120,8 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
     `catalog_index` is the X-Consul-Index of the health answer that the served state came from: an instance
     put in maintenance before that index and not listed here (or drained) gets no request from this router.
     `held` says why the wish of git is not served, empty when it is; `alarms` what else a person should know.
-    `unequal_since` is when the data plane began to differ from the wish (seconds since 1970), 0 while it does not.
+    `since` is when the router began to stand where it does, `unequal_since` when the data plane began to differ
+    from the wish, 0 while it does not (both in seconds since 1970).
     """
 
     router: RouterId
@@ -133,6 +134,7 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
     applied_at: float
     catalog_index: int
     reloads: int = 0
+    since: float = 0.0
     unequal_since: float = 0.0
     drift: list[str] = []
     held: list[str] = []

@@ -18,6 +18,7 @@ import uvloop
 
 from milkrun.errors import Conflict
 from milkrun.up.lock import DAEMON, only_one
+from milkrun.up.process import LISTENED_TO
 
 
 def run(part: str, state_dir: Path, body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -59,6 +60,7 @@ async def _signalled(part: str, body: Callable[[asyncio.Event], Coroutine[Any, A
     loop.add_signal_handler(signal.SIGTERM, stop, "SIGTERM")
     loop.add_signal_handler(signal.SIGINT, stop, "SIGINT")
     loop.add_signal_handler(signal.SIGUSR2, hand_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LISTENED_TO)
     log.info("starts", pid=os.getpid())
     async with asyncio.TaskGroup() as tasks:
         running.append(tasks.create_task(body(handover)))

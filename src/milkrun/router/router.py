@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+import time
 from pathlib import Path
 
 import structlog
@@ -52,6 +53,7 @@ class Router:
             host=host,
             listen=_written(front.listen),
             stats=f"http://{_written(front.stats)}/monitor",
+            since=time.time(),
         )
         self._services = [
             Serving(service, registry, proxy, reconciler, place=place, tell=self._told)

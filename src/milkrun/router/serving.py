@@ -26,12 +26,13 @@ VERIFY_S = 2.0
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Which router it is, and where it listens and shows its stats, as its reports say it."""
+    """Which router it is, and where and since when it listens and shows its stats, as its reports say it."""
 
     router: RouterId
     host: str
     listen: str
     stats: str
+    since: float = 0.0
 
 
 class Serving:
@@ -148,6 +149,7 @@ class Serving:
             applied_at=served.applied_at,
             catalog_index=served.index,
             reloads=self._proxy.reloads,
+            since=self._place.since,
             unequal_since=self._unequal_since,
             drift=[self._trouble] if self._trouble else served.drift,
             held=served.decision.held,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from milkrun.model import ServiceName, Wish
+from milkrun.model import RouterReport, ServiceName, Wish
 from milkrun.overview.facts import Facts
 from milkrun.overview.problems import is_router
-from milkrun.settings.environment import Environment, RouterSettings
+from milkrun.settings.environment import Environment
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ def pending(facts: Facts, environment: Environment, *, since: float) -> Pending:
     """What is missing between the facts and what git asks for.
 
     Facts of before `since` (seconds since 1970) may speak of what has been killed: they count once an agent
-    that started later has looked.
+    that started later has looked, and only routers that did are up.
     """
     if facts.sync is None or (facts.sync.commit is None and not facts.sync.trouble):
         return Pending(waits=["gitsync to read the repository"])
@@ -39,17 +39,17 @@ def pending(facts: Facts, environment: Environment, *, since: float) -> Pending:
         _instances(facts, service, wish, waits, stuck)
     for name, router in sorted(environment.routers.items()):
         for fronted in router.names(facts.settings):
-            _served(facts, name, router, ServiceName(fronted), waits, stuck)
+            reports = [
+                one for one in facts.routers if is_router(one, name, router, fronted) and one.since >= since
+            ]
+            _served(name, reports, facts.wishes.get(ServiceName(fronted), Wish()), waits, stuck)
     return Pending(waits=waits, stuck=stuck)
 
 
-def _served(  # noqa: PLR0917
-    facts: Facts, name: str, router: RouterSettings, service: ServiceName, waits: list[str], stuck: list[str]
-) -> None:
-    reports = [one for one in facts.routers if is_router(one, name, router, service)]
+def _served(name: str, reports: list[RouterReport], wish: Wish, waits: list[str], stuck: list[str]) -> None:
     if not reports:
         waits.append(name)
-    mark = facts.wishes.get(service, Wish()).mark
+    mark = wish.mark
     for report in reports:
         stuck.extend(f"{name} holds: {why}" for why in report.held)
         if mark and report.generation < mark.generation and not report.held:

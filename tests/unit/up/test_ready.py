@@ -18,11 +18,13 @@ def test_nothing_is_waited_for_when_all_serve(farm: Facts):
 def test_what_was_reported_before_the_start_is_not_believed(farm: Facts):
     assert farm.environment
     settings = farm.environment.settings
-    [agent] = farm.agents
+    [agent], [router] = farm.agents, farm.routers
     looked = replace(farm, agents=[replace(agent, since=1000.5)])
-    assert pending(farm, settings, since=1000.0).waits == ["the agent"]
-    assert pending(replace(farm, agents=[]), settings, since=1000.0).waits == ["the agent"]
-    assert pending(looked, settings, since=1000.0) == Pending()
+    stands = replace(looked, routers=[replace(router, since=1000.5)])
+    assert pending(farm, settings, since=1000.0).waits == ["the agent", "lb-goat"]
+    assert pending(replace(farm, agents=[]), settings, since=1000.0).waits == ["the agent", "lb-goat"]
+    assert pending(looked, settings, since=1000.0).waits == ["lb-goat"]
+    assert pending(stands, settings, since=1000.0) == Pending()
 
 
 def test_before_gitsync_nothing_else_can_be_said(farm: Facts):
