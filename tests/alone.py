@@ -27,6 +27,7 @@ class Alone:
         stats: tuple[str, int],
         traffic: TrafficSettings | None = None,
         envoy: bool = False,
+        override_key: bytes = b"",
     ) -> None:
         name = ServiceName(service)
         front = Front(
@@ -36,7 +37,11 @@ class Alone:
             routes=(Route(service=name),),
             services={name: traffic or TrafficSettings()},
         )
-        self.proxy = _envoy(folder, front) if envoy else HAProxy(folder, binary.find(), front)
+        self.proxy = (
+            _envoy(folder, front)
+            if envoy
+            else HAProxy(folder, binary.find(), front, override_key=override_key)
+        )
         self._service = name
         self._plane = self.proxy.of(name)
 

@@ -91,11 +91,18 @@ def router(
     state_dir = place.state_dir(state, f"routers/{name}")
     address = place.address(registry)
     host = host or daemon.this_host()
+    folder = place.folder_if_any()
     daemon.run(
         name,
         state_dir,
         lambda handover: run(
-            address, name=name, host=host, state_dir=state_dir, handover=handover, accept_older=accept_older
+            address,
+            name=name,
+            host=host,
+            state_dir=state_dir,
+            handover=handover,
+            accept_older=accept_older,
+            override_file=folder.state / "override.key" if folder else None,
         ),
     )
 

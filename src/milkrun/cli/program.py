@@ -20,6 +20,7 @@ COMMANDS = {
     "down": ("up", "Drain and stop what `up` started."),
     "status": ("status", "Services, versions, instances, routers: one view."),
     "weights": ("weights", "Show or change how the traffic of a service is shared."),
+    "override": ("override", "A cookie by which a tester gets a version."),
     "explain": ("explain", "Why an instance does, or does not, get traffic."),
     "logs": ("logs", "The logs of instances and parts."),
     "load": ("load", "Send requests on schedule and account for each one."),

@@ -7,9 +7,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from milkrun.consul import Address, Registry
-from milkrun.router import standing
+from milkrun.router import override_key, standing
 from milkrun.router.data_planes import DataPlanes
-from milkrun.router.haproxy import binary
+from milkrun.router.haproxy import binary, choice
 from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.router import Router
 
@@ -22,16 +22,21 @@ async def run(
     state_dir: Path,
     handover: asyncio.Event,
     accept_older: bool = False,
+    override_file: Path | None = None,
 ) -> None:
     """Runs the router `name` of the environment until cancelled (HAProxy drained and stopped) or handed over
     (HAProxy serves on, and the next router takes it over). Another front is taken over by a hitless reload.
+    `override_file` has the key of override cookies.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     formers: dict[tuple[str, frozenset[str]], Router] = {}
     async with Registry(address) as registry, DataPlanes(state_dir) as planes:
         while not handover.is_set():
             front = await standing.first(registry, name, state_dir)
-            proxy = await planes.chosen(front, HAProxy(state_dir, binary.find(), front))
+            key = b""
+            if choice.needs_key(front.services.values()):
+                key = override_key.key_at(override_file or state_dir / override_key.NAME)
+            proxy = await planes.chosen(front, HAProxy(state_dir, binary.find(), front, override_key=key))
             router = Router(registry, proxy, front, host=host, state_dir=state_dir, accept_older=accept_older)
             stop = asyncio.Event()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -16,9 +17,12 @@ from milkrun.settings.toml import Document
 
 SECONDS_AT_MOST = 86_400.0
 THRESHOLD_AT_MOST = 1000
+SLOW_START_AT_MOST = 3600.0
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_STICKY = re.compile(r"|address|cookie:(?!milkrun-version-)[A-Za-z0-9_.-]{1,60}|header:[A-Za-z0-9-]{1,60}")
+_OVERRIDE = re.compile(r"|cookie|header:(?i:x-(?!forwarded|real-ip|milkrun)[a-z0-9-]{1,58})")
 _PROBE_PATH = re.compile(r"/[!-~]{0,1000}")
 
 
@@ -46,12 +50,20 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     their own.
 
     `balance` is among the instances of a version: in turn, to the one with the fewest requests, or to the better
-    of two taken at random.
+    of two taken at random. An instance that comes gets its part over `slow_start_s` seconds.
+
+    `sticky` is what a user is known by, who then stays with a version: `cookie:NAME`, which the router gives to who
+    has none, `header:NAME`, or the `address`; empty: each request is for itself. `override` is how a tester asks for a
+    version: `header:NAME`, from the networks in `override_from`, or a signed `cookie`; empty: not at all.
     """
 
     protocol: Literal["http", "http2", "tcp"] = "http"
     path: str = ""
     balance: Literal["round-robin", "least-connections", "two-choices"] = "round-robin"
+    slow_start_s: float = 0.0
+    sticky: str = ""
+    override: str = ""
+    override_from: list[str] = []
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,16 +122,7 @@ def load(data: bytes, file: str) -> ServiceSettings:
     document.require(
         ("example",), not example or bool(_PROBE_PATH.fullmatch(example)), "has to be a URL's path, as `/`"
     )
-    document.require(
-        ("traffic", "path"),
-        not settings.traffic.path or bool(_BASE_PATH.fullmatch(settings.traffic.path)),
-        "has to be a path without an end slash, as `/v1`",
-    )
-    document.require(
-        ("traffic", "path"),
-        not settings.traffic.path or settings.traffic.protocol != "tcp",
-        "is for instances that speak HTTP: a TCP service has no paths",
-    )
+    _check_traffic(document)
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))
     for field in ("drain_limit_s", "stop_limit_s"):
@@ -161,6 +164,54 @@ def _check_command(document: Document[ServiceSettings]) -> None:
             ("env", name), bool(_VARIABLE.fullmatch(name)), "is not the name of an environment variable"
         )
         document.require(("env", name), "\0" not in value, "a value cannot have a NUL in it")
+
+
+def _check_traffic(document: Document[ServiceSettings]) -> None:
+    traffic = document.value.traffic
+    tcp = traffic.protocol == "tcp"
+    path, sticky, override = (("traffic", key) for key in ("path", "sticky", "override"))
+    document.require(
+        path,
+        not traffic.path or bool(_BASE_PATH.fullmatch(traffic.path)),
+        "has to be a path without an end slash, as `/v1`",
+    )
+    document.require(
+        path, not (traffic.path and tcp), "is for instances that speak HTTP: a TCP service has no paths"
+    )
+    document.require(
+        sticky,
+        bool(_STICKY.fullmatch(traffic.sticky)),
+        "has to be `address`, `cookie:NAME` or `header:NAME`, with a name of the router's own for a cookie",
+    )
+    document.require(
+        sticky, not tcp or traffic.sticky in ("", "address"), "of a TCP service can only be `address`"
+    )
+    document.require(
+        override,
+        bool(_OVERRIDE.fullmatch(traffic.override)),
+        "has to be `cookie`, or `header:X-NAME` with a header that nobody else uses",
+    )
+    document.require(override, not (tcp and traffic.override), "is for services that speak HTTP")
+    by_header = traffic.override.startswith("header:")
+    document.require(
+        ("traffic", "override_from") if traffic.override_from else override,
+        by_header == bool(traffic.override_from),
+        "by header needs `override_from`, the networks from where it counts, and only that does",
+    )
+    for number, text in enumerate(traffic.override_from):
+        document.check(("traffic", "override_from", number), _check_network, text)
+    document.require(
+        ("traffic", "slow_start_s"),
+        0 <= traffic.slow_start_s <= SLOW_START_AT_MOST,
+        f"has to be 0 to {SLOW_START_AT_MOST:.0f} seconds, not {traffic.slow_start_s:g}",
+    )
+
+
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InputRefused(f"{text[:80]!r} is not a network", remedy="for example 10.1.0.0/16") from error
 
 
 def _check_seconds(document: Document[ServiceSettings], path: tuple[str, str], seconds: float) -> None:

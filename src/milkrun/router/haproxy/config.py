@@ -19,7 +19,7 @@ import msgspec
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.front import Front, Route
-from milkrun.router.haproxy import encode, section
+from milkrun.router.haproxy import choice, encode, section
 from milkrun.router.haproxy.section import Section
 
 ADMIN_SOCKET = "admin.sock"
@@ -100,15 +100,17 @@ frontend {whole.name}
     if not tcp:
         yield "  http-request disable-l7-retry unless METH_GET"
     if one is not None:
-        yield f"  use_backend {section.split(one)}"
+        yield from choice.rules(one, whole.sections[one].traffic)
+        yield from choice.backends(one, whole.sections[one].traffic)
         yield f"  default_backend {one}.none"
         return
     for number, route in enumerate(whole.routes):
         yield from _routed(number, route)
-    for service in whole.sections:
-        fits = f"{{ var(txn.service) -m str {encode.service(service)} }}"
-        yield f"  use_backend {section.split(service)} if {fits}"
-        yield f"  use_backend {service}.none if {fits}"
+    fits = {service: f"{{ var(txn.service) -m str {encode.service(service)} }}" for service in whole.sections}
+    for service, each in whole.sections.items():
+        yield from choice.rules(service, each.traffic, fits[service])
+    for service, each in whole.sections.items():
+        yield from choice.backends(service, each.traffic, fits[service])
     yield "  default_backend nowhere"
     yield """
 backend nowhere

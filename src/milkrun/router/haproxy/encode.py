@@ -6,6 +6,7 @@ as more keywords (research: M3, M4). So every word is checked against the gramma
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -18,16 +19,19 @@ from milkrun.model import (
     host_port,
     instance_id,
     service_name,
+    version_name,
 )
 from milkrun.router.desired import Server
 from milkrun.router.placement import Placement
 
 LANES_AT_MOST = 26
+SECONDS_AT_MOST = 86_400.0
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
 _HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@][A-Za-z0-9._~/+=:@-]{0,199}")
+_COOKIE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
 def lane(service: ServiceName, number: int) -> str:
@@ -71,6 +75,31 @@ def header(text: str) -> str:
 def header_value(text: str) -> str:
     """A header's value."""
     return _word("a header's value", _HEADER_VALUE, text)
+
+
+def network(text: str) -> str:
+    """A network, as `10.0.0.0/8`."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise InputRefused(f"{text[:80]!r} is not a network") from error
+
+
+def cookie(text: str) -> str:
+    """A cookie's name."""
+    return _word("a cookie's name", _COOKIE, text)
+
+
+def version(text: str) -> VersionName:
+    """A version's name, as the key of a map."""
+    return version_name(text)
+
+
+def milliseconds(seconds: float) -> str:
+    """A time of at least a millisecond, as `1500ms`."""
+    if not 0.001 <= seconds <= SECONDS_AT_MOST:
+        raise InputRefused(f"{seconds} is no time between a millisecond and a day")
+    return f"{round(seconds * 1000)}ms"
 
 
 def address(host: str, port: int) -> str:

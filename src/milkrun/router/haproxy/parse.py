@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -98,19 +98,31 @@ def _row(row: list[str], place: Mapping[str, int]) -> Row:
 
 def shares_map(reply: str) -> Placement:
     """`show map` as slots by lane; an entry that is not a range of slots is slot 0 of a lane of that text."""
+    found = []
+    for entry in _entries(reply):
+        match = re.fullmatch(r"(\d{1,5}):(\d{1,5}) (\S+)", entry)
+        first, last, lane = match.groups() if match else ("0", "0", entry)
+        found.append(Span(int(first), int(last), VersionName(lane)))
+    return tidy(found)
+
+
+def _entries(reply: str) -> Iterator[str]:
+    """The entries of `show map`, without their addresses in memory."""
     if not reply.endswith("\n"):
         raise _odd(reply, "show map")
-    found = []
     for line in reply.splitlines():
         if not line:
             continue
         entry = re.fullmatch(r"0x[0-9a-f]+ (.+?)\s*", line)
         if not entry:
             raise _odd(line, "show map")
-        match = re.fullmatch(r"(\d{1,5}):(\d{1,5}) (\S+)", entry[1])
-        first, last, lane = match.groups() if match else ("0", "0", entry[1])
-        found.append(Span(int(first), int(last), VersionName(lane)))
-    return tidy(found)
+        yield entry[1]
+
+
+def pairs(reply: str) -> dict[str, str]:
+    """`show map` as values by key."""
+    found = (entry.partition(" ") for entry in _entries(reply))
+    return {key: value for key, _, value in found}
 
 
 def workers(reply: str) -> list[int]:

@@ -15,7 +15,7 @@ from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
 from milkrun.router.front import Front
-from milkrun.router.haproxy import config, section
+from milkrun.router.haproxy import choice, config, section
 from milkrun.router.haproxy.binary import Binary
 from milkrun.router.haproxy.memory import Memory, planned
 from milkrun.router.haproxy.process import Process, refuse_taken
@@ -26,7 +26,7 @@ from milkrun.router.plane import Counters
 class HAProxy:
     """The HAProxy of a router in `folder`. See the port for what each call promises."""
 
-    def __init__(self, folder: Path, binary: Binary, front: Front) -> None:
+    def __init__(self, folder: Path, binary: Binary, front: Front, *, override_key: bytes = b"") -> None:
         self._folder = folder
         self._process = Process(folder, binary)
         self._front = front
@@ -39,6 +39,7 @@ class HAProxy:
         self.name = f"haproxy {binary.version_text}"
         self.reloads = 0
         self.behind = ""
+        self._override_key = override_key
 
     async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
         """HAProxy serves: the one a former router left, as it is, or a new one serving `wanted`.
@@ -54,6 +55,7 @@ class HAProxy:
                 self._memory = msgspec.structs.replace(self._memory, running=None)
                 await self._started()
                 return
+            await self._tell_key()
             plan = self._planned()
             if not plan.due:
                 self._log.info("took over the running HAProxy without a reload")
@@ -64,6 +66,15 @@ class HAProxy:
                 if known is None:
                     raise  # it runs, but what it does cannot be known
                 self._log.error("took over the running HAProxy, which does not follow yet", why=str(error))
+
+    async def _tell_key(self) -> None:
+        """A HAProxy that was taken over has this router's key for override cookies."""
+        running = self._memory.running
+        if running and choice.needs_key(each.traffic for each in running.sections.values()):
+            text = choice.key_text(self._override_key)
+            await self._process.admin.batch(
+                [f"clear map {choice.KEY_MAP}", *([f"add map {choice.KEY_MAP} key {text}"] if text else [])]
+            )
 
     async def _started(self) -> None:
         plan = self._planned()
@@ -151,7 +162,10 @@ class HAProxy:
         for service in memory.layout.sections:
             state = self._wanted.get(service, RoutingState())
             slots = section.render_map(service, state, memory.lanes.get(service, {}))
-            disk.write(self._folder / section.map_name(service), slots.encode())
+            disk.write(self._folder / choice.map_name(service), slots.encode())
+        services = {service: each.traffic for service, each in memory.layout.sections.items()}
+        for name, content in choice.files(services, self._wanted, memory.lanes, self._override_key).items():
+            disk.write(self._folder / name, content.encode())
 
     async def _reload(self, plan: Memory) -> None:
         """HAProxy serves what is wanted from new files. What it has now is remembered until it does."""

@@ -16,7 +16,7 @@ import msgspec
 
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
-from milkrun.router.haproxy import encode
+from milkrun.router.haproxy import choice, encode
 from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
@@ -36,11 +36,6 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     traffic: TrafficSettings = TrafficSettings()
 
 
-def map_name(service: ServiceName) -> str:
-    """The map's file, which is also its name on the socket."""
-    return f"{service}.map"
-
-
 def pool_name(service: ServiceName) -> str:
     """The backend with every instance that has a share."""
     return f"{service}.all"
@@ -56,11 +51,6 @@ def backends(service: ServiceName, section: Section) -> list[str]:
     return [*(encode.lane(service, number) for number in range(section.lanes)), pool_name(service)]
 
 
-def split(service: ServiceName) -> str:
-    """What `use_backend` takes: the lane whose range of slots a random number falls into."""
-    return f"%[rand(10000),map_int({map_name(service)})]"
-
-
 def mode(traffic: TrafficSettings) -> str:
     """HAProxy's mode for what the service's instances speak."""
     return "tcp" if traffic.protocol == "tcp" else "http"
@@ -68,7 +58,12 @@ def mode(traffic: TrafficSettings) -> str:
 
 def server_options(traffic: TrafficSettings) -> str:
     """What stands on each of the service's server lines, also of one that is added at run time."""
-    return f"{CHECK} proto h2" if traffic.protocol == "http2" else CHECK
+    words = [CHECK]
+    if traffic.protocol == "http2":
+        words.append("proto h2")
+    if traffic.slow_start_s:
+        words.append(f"slowstart {encode.milliseconds(traffic.slow_start_s)}")
+    return " ".join(words)
 
 
 def render(
@@ -80,6 +75,7 @@ def render(
     options = server_options(traffic)
     spilled = " proto h2" if traffic.protocol == "http2" else ""
     shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
+    shape += choice.stripped(service, traffic)
     if traffic.path:
         shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
     for number in range(section.lanes):

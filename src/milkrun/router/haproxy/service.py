@@ -14,10 +14,10 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.diff import Observed, Operation, Seen, SetShares
-from milkrun.router.haproxy import commands, encode, parse, section
+from milkrun.router.haproxy import choice, commands, encode, parse, section
 from milkrun.router.haproxy.section import Section
 from milkrun.router.haproxy.socket import RuntimeSocket
-from milkrun.router.placement import Placement, place, totals
+from milkrun.router.placement import place, totals
 from milkrun.router.plane import Counters
 
 Lanes = Mapping[VersionName, int]
@@ -29,7 +29,7 @@ class Service:
     def __init__(self, name: ServiceName, admin: RuntimeSocket) -> None:
         self.name = name
         self._admin = admin
-        self._map = section.map_name(name)
+        self._map = choice.map_name(name)
         self._pool = section.pool_name(name)
         self._log = structlog.get_logger("haproxy")
 
@@ -111,13 +111,19 @@ class Service:
     async def apply(
         self, operations: Sequence[Operation], wanted: RoutingState, shape: Section, lanes: Lanes
     ) -> None:
-        """The operations are told in their order, then the pool is brought in line."""
+        """The operations are told in their order, then the pool is brought in line.
+
+        Before them, no tester reaches a version any more that should serve nobody.
+        """
+        if shape.traffic.override:
+            await self._name_versions(choice.versions(wanted, lanes, self.name))
         before: list[Operation] = []
         for operation in operations:
             if isinstance(operation, SetShares):
                 await self._tell(before, shape, lanes)
                 before = []
-                await self._swap(place(operation.placement, operation.shares), lanes)
+                placement = place(operation.placement, operation.shares)
+                await self._swap(self._map, encode.ranges(self.name, placement, lanes))
             else:
                 before.append(operation)
         await self._tell(before, shape, lanes)
@@ -132,17 +138,21 @@ class Service:
             for command in commands.told(self.name, lanes, operation, shape.traffic)
         )
 
-    async def _swap(self, placement: Placement, lanes: Lanes) -> None:
-        """The map has these slots: no request ever sees half of them."""
-        entries = encode.ranges(self.name, placement, lanes)
+    async def _name_versions(self, lanes: Mapping[str, str]) -> None:
+        name = choice.versions_name(self.name)
+        if parse.pairs(await self._admin.ask(f"show map {name}")) != lanes:
+            await self._swap(name, list(lanes.items()))
+
+    async def _swap(self, name: str, entries: Sequence[tuple[str, str]]) -> None:
+        """The map has these entries: no request ever sees half of them."""
         if not entries:
-            await self._admin.ask(f"clear map {self._map}")
+            await self._admin.ask(f"clear map {name}")
             return
-        reply = await self._admin.ask(f"prepare map {self._map}")
+        reply = await self._admin.ask(f"prepare map {name}")
         number = re.search(r"New version created: (\d+)", reply)
         if not number:
             raise DataPlaneError(f"HAProxy would not prepare a new map: {reply.strip()[:200]}")
-        draft = f"@{number[1]} {self._map}"
+        draft = f"@{number[1]} {name}"
         await self._admin.batch(
-            [*(f"add map {draft} {slots} {lane}" for slots, lane in entries), f"commit map {draft}"]
+            [*(f"add map {draft} {key} {value}" for key, value in entries), f"commit map {draft}"]
         )

@@ -1,0 +1,90 @@
+"""What `[traffic]` may say of who gets which version, and what is refused with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from milkrun.errors import InputRefused
+from milkrun.settings import service
+
+COMMAND = 'command = ["{python}"]\n[traffic]\n'
+
+
+def load(text: str):
+    return service.load((COMMAND + text).encode(), "services/goat.toml").traffic
+
+
+@pytest.mark.parametrize("sticky", ["", "address", "cookie:visitor", "cookie:a.b_c-d", "header:X-User"])
+def test_what_a_user_is_known_by(sticky):
+    assert load(f'sticky = "{sticky}"').sticky == sticky
+
+
+@pytest.mark.parametrize(
+    "sticky",
+    [
+        "ip",
+        "cookie",
+        "cookie:",
+        "cookie:a b",
+        "cookie:a;b",
+        "cookie:a)b",
+        "header:a%b",
+        "cookie:ä",
+        "address:1",
+        "cookie:milkrun-version-goat",
+        "cookie:" + "a" * 61,
+    ],
+)
+def test_what_a_user_cannot_be_known_by(sticky):
+    with pytest.raises(InputRefused, match="`address`, `cookie:NAME` or `header:NAME`") as refused:
+        load(f'sticky = "{sticky}"')
+    assert refused.value.line == 3
+
+
+def test_a_tcp_service_has_addresses_only():
+    assert load('protocol = "tcp"\nsticky = "address"').sticky == "address"
+    with pytest.raises(InputRefused, match="TCP service"):
+        load('protocol = "tcp"\nsticky = "cookie:a"')
+    with pytest.raises(InputRefused, match="speak HTTP"):
+        load('protocol = "tcp"\noverride = "cookie"')
+
+
+def test_how_a_tester_may_ask():
+    assert load("").override == ""
+    assert load('override = "cookie"').override == "cookie"
+    assert load('override = "header:X-Version"\noverride_from = ["10.0.0.0/8", "::1/128"]').override_from
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Host",
+        "Cookie",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "X-Real-IP",
+        "X-Milkrun-Version",
+        "X-",
+        "X-a b",
+    ],
+)
+def test_a_header_that_means_something_else_is_no_override(name):
+    """It is taken away before the instance."""
+    with pytest.raises(InputRefused, match="a header that nobody else uses"):
+        load(f'override = "header:{name}"\noverride_from = ["127.0.0.1"]')
+
+
+def test_an_override_by_header_says_from_where():
+    with pytest.raises(InputRefused, match="needs `override_from`"):
+        load('override = "header:X-Version"')
+    with pytest.raises(InputRefused, match="only that does"):
+        load('override = "cookie"\noverride_from = ["127.0.0.1"]')
+    with pytest.raises(InputRefused, match="is not a network"):
+        load('override = "header:X-Version"\noverride_from = ["10.0.0.1/8"]')
+
+
+@pytest.mark.parametrize("seconds", ["-1", "3601", "nan", "inf"])
+def test_a_slow_start_has_an_end(seconds):
+    with pytest.raises(InputRefused, match="0 to 3600 seconds"):
+        load(f"slow_start_s = {seconds}")
+    assert load("slow_start_s = 30").slow_start_s == 30
