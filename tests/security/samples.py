@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from milkrun.registry import commands
-from milkrun.registry.access.tokens import Policy, Token, digest_of
+from milkrun.registry.access.tokens import Policy, Role, Token, digest_of
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import CheckSpec, Node, Service, Session
 from milkrun.registry.snapshot import pack
@@ -18,6 +18,7 @@ OWN = Node(id="00000000-0000-0000-0000-00000000000a", node="n1", address="127.0.
 SESSION = "00000000-0000-0000-0000-0000000000aa"
 POLICY = "00000000-0000-0000-0000-0000000000bb"
 TOKEN = "00000000-0000-0000-0000-0000000000cc"
+ROLE = "00000000-0000-0000-0000-0000000000ab"
 SOMEBODYS = b"somebodys-secret-somebodys-secret"
 
 NAMES = {
@@ -79,6 +80,7 @@ def populated() -> Machine:
         commands.KvPut("other", b"hay"),
         commands.CreateSession(Session(id=SESSION, node="n1", name="the-session", node_checks=[])),
         commands.PutPolicy(Policy(id=POLICY, name="the-policy", text='key "x" { policy = "read" }')),
+        commands.PutRole(Role(id=ROLE, name="the-role", policies=[POLICY])),
         commands.PutToken(
             Token(accessor=TOKEN, digest=digest_of(SOMEBODYS), description="the-token", policies=[POLICY])
         ),
@@ -235,7 +237,21 @@ SAMPLES: dict[tuple[str, str], list[Sample]] = {
     ],
     ("PUT", "/v1/acl/policy/"): [Sample(POLICY, {"Name": "the-policy", "Rules": 'acl = "write"'})],
     ("DELETE", "/v1/acl/policy/"): [Sample(POLICY)],
-    ("GET", "/v1/acl/roles"): [Sample()],
+    ("GET", "/v1/acl/roles"): [Sample(shows="the-role"), Sample(f"?policy={POLICY}", shows="the-role")],
+    ("PUT", "/v1/acl/role"): [Sample(body={"Name": "new", "Policies": [{"Name": "the-policy"}]})],
+    ("GET", "/v1/acl/role/"): [
+        Sample(ROLE, shows="the-role"),
+        Sample("name/the-role", shows="the-role"),
+    ],
+    ("PUT", "/v1/acl/role/"): [Sample(ROLE, {"Name": "the-role", "Policies": []})],
+    ("DELETE", "/v1/acl/role/"): [Sample(ROLE)],
+    ("GET", "/v1/acl/templated-policies"): [Sample(shows="builtin/service")],
+    ("GET", "/v1/acl/templated-policy/name/"): [Sample("builtin/node", shows="builtin/node")],
+    ("POST", "/v1/acl/templated-policy/preview/"): [
+        Sample("builtin/service", {"Name": "goat"}, shows="goat"),
+    ],
+    ("POST", "/v1/acl/login"): [Sample(body={"AuthMethod": "none", "BearerToken": "x"})],
+    ("POST", "/v1/acl/logout"): [Sample()],
     ("GET", "/v1/acl/auth-methods"): [Sample()],
     ("GET", "/v1/acl/binding-rules"): [Sample()],
     ("GET", "/v1/acl/replication"): [Sample()],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from milkrun.registry.access.tokens import Policy, Token
+from milkrun.registry.access.tokens import Policy, Role, Token
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
 from milkrun.registry.snapshot import Contents
@@ -223,28 +223,44 @@ class DestroySession(Command, frozen=True):
     session_id: str
 
 
-class PutToken(Command, frozen=True):
+class AccessCommand(Command, frozen=True):
+    """A change of what the holders of tokens may do."""
+
+
+class PutToken(AccessCommand, frozen=True):
     """Makes a token, or changes it. The token as it is kept."""
 
     token: Token
 
 
-class DropToken(Command, frozen=True):
+class DropToken(AccessCommand, frozen=True):
     """Deletes a token; it need not be there. True."""
 
     accessor: str
 
 
-class PutPolicy(Command, frozen=True):
+class PutPolicy(AccessCommand, frozen=True):
     """Makes a policy, or changes it. The policy as it is kept."""
 
     policy: Policy
 
 
-class DropPolicy(Command, frozen=True):
+class DropPolicy(AccessCommand, frozen=True):
     """Deletes a policy; it need not be there. True."""
 
     policy_id: str
+
+
+class PutRole(AccessCommand, frozen=True):
+    """Makes a role, or changes it. The role as it is kept."""
+
+    role: Role
+
+
+class DropRole(AccessCommand, frozen=True):
+    """Deletes a role; it need not be there. True."""
+
+    role_id: str
 
 
 class Announce(Command, frozen=True):

@@ -52,3 +52,14 @@ def counted(number: float, unit_ns: int = 1) -> int:
 def seconds(text: str) -> float:
     """The duration in seconds. Raises ValueError as `nanoseconds` does."""
     return nanoseconds(text) / 1e9
+
+
+def spelled(duration_s: float) -> str:
+    """The duration as Go writes it, to the microsecond: `24h0m0s`, `1m0.5s`."""
+    sign, micros = ("-" if duration_s < 0 else ""), round(abs(duration_s) * 1e6)
+    minutes, micros = divmod(micros, 60_000_000)
+    seconds_text = f"{micros / 1e6:.6f}".rstrip("0").rstrip(".") + "s"
+    if not minutes:
+        return sign + seconds_text
+    hours, minutes = divmod(minutes, 60)
+    return f"{sign}{hours}h{minutes}m{seconds_text}" if hours else f"{sign}{minutes}m{seconds_text}"

@@ -80,5 +80,5 @@ def restore_specs(agent: Agent, whole: Contents, now: float) -> None:
 
 
 def restore_tokens(tokens: Tokens, whole: Contents) -> None:
-    """Tokens and policies are the snapshot's; the registry's own token is a file's and stays."""
-    tokens.become(whole.tokens, whole.policies)
+    """Tokens, roles and policies are the snapshot's; the registry's own token is a file's and stays."""
+    tokens.become(whole.tokens, whole.policies, whole.roles)

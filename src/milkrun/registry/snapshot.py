@@ -13,7 +13,7 @@ import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.registry import agent, catalog, kv, sessions
-from milkrun.registry.access.tokens import Policy, Token, Tokens
+from milkrun.registry.access.tokens import Policy, Role, Token, Tokens
 from milkrun.registry.nouns import Check, CheckSpec, Entry, Node, Session
 
 FIRST_LINE = b"MILKRUN REGISTRY SNAPSHOT 1\n"
@@ -35,6 +35,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[Entry]
     tokens: list[Token] = []
     policies: list[Policy] = []
+    roles: list[Role] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,6 +65,7 @@ def take(
         entries=store.under(""),
         tokens=list(access.tokens.values()),
         policies=list(access.policies.values()),
+        roles=list(access.roles.values()),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 import msgspec
 
 from milkrun.registry import agent, catalog, commands, kv, restoring, sessions, snapshot, topics, txn
-from milkrun.registry.access.tokens import POLICY, TOKEN, Policy, Token, Tokens
+from milkrun.registry.access.tokens import POLICY, ROLE, TOKEN, Policy, Role, Token, Tokens
 from milkrun.registry.deadlines import Deadlines, Timer
 from milkrun.registry.drafts import CatalogDraft
 from milkrun.registry.events import Events
@@ -41,6 +41,7 @@ _ROWS: dict[str, type] = {
     kv.KIND: Entry,
     TOKEN: Token,
     POLICY: Policy,
+    ROLE: Role,
 }
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(shape) for kind, shape in _ROWS.items()
@@ -99,7 +100,7 @@ class Machine:
                 self.sessions.load(row, now)
             case sessions.LockDelay():
                 self.sessions.load_delay(row, now)
-            case Token() | Policy():
+            case Token() | Policy() | Role():
                 self.tokens.load([row])
 
     def apply(self, command: commands.Command, now: float) -> Any:
@@ -147,14 +148,8 @@ class Machine:
                 return self.sessions.renew(command.session_id, now)
             case commands.DestroySession():
                 self.sessions.end(command.session_id, now)
-            case commands.PutToken():
-                return self.tokens.put_token(command.token)
-            case commands.DropToken():
-                self.tokens.drop_token(command.accessor)
-            case commands.PutPolicy():
-                return self.tokens.put_policy(command.policy)
-            case commands.DropPolicy():
-                self.tokens.drop_policy(command.policy_id)
+            case commands.AccessCommand():
+                return self._apply_to_tokens(command)
             case commands.Announce():
                 self._announce(command.node)
             case commands.Expire():
@@ -185,6 +180,24 @@ class Machine:
                 return kv.delete_cas(self.kv, command.key, command.index)
             case commands.KvDeleteTree():
                 kv.delete_tree(self.kv, command.prefix)
+            case _:
+                raise TypeError(f"no such command: {command!r}")
+        return True
+
+    def _apply_to_tokens(self, command: commands.AccessCommand) -> Any:
+        match command:
+            case commands.PutToken():
+                return self.tokens.put_token(command.token)
+            case commands.DropToken():
+                self.tokens.drop_token(command.accessor)
+            case commands.PutPolicy():
+                return self.tokens.put_policy(command.policy)
+            case commands.DropPolicy():
+                self.tokens.drop_policy(command.policy_id)
+            case commands.PutRole():
+                return self.tokens.put_role(command.role)
+            case commands.DropRole():
+                self.tokens.drop_role(command.role_id)
             case _:
                 raise TypeError(f"no such command: {command!r}")
         return True

@@ -183,6 +183,13 @@ def test_a_service_registers_itself_with_its_identity(clis, tmp_path):
         ("acl", "token", "create", "-policy-name", "none"),
         ("acl", "token", "create", "-policy-id", "0a0a0a0a-0000-0000-0000-000000000000"),
         ("acl", "token", "create", "-role-name", "none"),
+        ("acl", "token", "create", "-expires-ttl", "1s"),
+        ("acl", "token", "create", "-expires-ttl", "25h"),
+        ("acl", "token", "create", "-node-identity", "Bad Name:dc1"),
+        ("acl", "role", "create", "-name", "bad name", "-policy-name", "reads"),
+        ("acl", "role", "create", "-name", "none", "-policy-name", "none"),
+        ("acl", "role", "read", "-name", "none"),
+        ("acl", "role", "read", "-id", "0a0a0a0a-0000-0000-0000-000000000000"),
         ("acl", "token", "create", "-accessor", "00000000-0000-0000-0000-000000000002"),
         ("acl", "token", "create", "-secret", "00000000-0000-0000-0000-000000000009"),
         ("acl", "token", "delete", "-id", "00000000-0000-0000-0000-000000000002"),
@@ -205,19 +212,62 @@ def test_who_bootstraps_is_told_where_the_token_is(clis):
     assert "the registry made its own token at its first start, in the file that its log names" in error
 
 
-@pytest.mark.parametrize(
-    ("option", "what"),
-    [
-        ("-role-name=r", "roles"),
-        ("-expires-ttl=1h", "an expiration"),
-        ("-node-identity=n1:dc1", "node identities"),
-    ],
-)
-def test_what_our_tokens_do_not_have_is_refused_by_name(clis, option, what):
-    status, _, error = clis[0].run("acl", "token", "create", option, "-policy-name", "reads")
+def test_a_role_is_made_read_changed_listed_and_deleted(clis):
+    for cli in clis:
+        rules = 'key_prefix "barn/" { policy = "write" }'
+        cli.ok("acl", "policy", "create", "-name", "barn", "-rules", rules)
+    same(
+        clis,
+        *("acl", "role", "create", "-name", "groom", "-description", "of horses", "-policy-name", "barn"),
+        *("-service-identity", "foal:dc1", "-node-identity", "n1:dc1"),
+    )
+    assert "foal" in same(clis, "acl", "role", "read", "-name", "groom")
+    for cli in clis:
+        made = cli.json("acl", "token", "create", "-role-name", "groom")
+        assert [each["Name"] for each in made["Roles"]] == ["groom"]
+        holder = Cli(cli.server, made["SecretID"])
+        holder.ok("kv", "put", "barn/a", "v")
+        role_id = cli.json("acl", "role", "read", "-name", "groom")["ID"]
+        cli.ok(
+            "acl",
+            "role",
+            "update",
+            "-id",
+            role_id,
+            *("-name", "groom", "-description", "of all horses", "-no-merge"),
+        )
+        assert holder.run("kv", "put", "barn/a", "v")[0] == 1, "what a role loses, its tokens lose"
+        assert [each["Description"] for each in cli.json("acl", "role", "list")] == ["of all horses"]
+        cli.ok("acl", "role", "delete", "-name", "groom")
+        assert not cli.json("acl", "token", "read", "-id", made["AccessorID"]).get("Roles")
+        assert not cli.json("acl", "token", "clone", "-id", made["AccessorID"]).get("Roles")
+    same(clis, "acl", "role", "list")
 
-    assert status == 1
-    assert f"tokens have no {what}" in error
+
+@pytest.mark.parametrize(("datacenter", "status"), [("dc1", 200), ("dc2", 403)])
+def test_an_identity_holds_in_its_datacenter_only(clis, datacenter, status):
+    for cli in clis:
+        node, service = f"node-of-{datacenter}", f"calf-{datacenter}"
+        made = cli.json(
+            *("acl", "token", "create", "-node-identity", f"{node}:{datacenter}"),
+            *("-service-identity", f"{service}:{datacenter}"),
+        )
+        headers = {"X-Consul-Token": made["SecretID"]}
+        body = {"Node": node, "Address": "10.0.0.7"}
+        assert cli.server.ask("PUT", "/v1/catalog/register", body, headers).status == status
+        told = cli.server.ask("PUT", "/v1/agent/service/register", {"Name": service}, headers)
+        assert told.status == status
+
+
+def test_a_token_that_expires_says_when_and_is_told_again_unchanged(clis):
+    for cli in clis:
+        made = cli.json("acl", "token", "create", "-policy-name", "reads", "-expires-ttl", "1h")
+        assert made["ExpirationTime"] > made["CreateTime"]
+        accessor = made["AccessorID"]
+        cli.ok("acl", "token", "update", "-id", accessor, "-description", "brief", "-merge-policies")
+        clone = cli.json("acl", "token", "clone", "-id", accessor)
+        read = cli.json("acl", "token", "read", "-id", accessor)
+        assert read["ExpirationTime"] == clone["ExpirationTime"] == made["ExpirationTime"]
 
 
 def test_the_registrys_own_token_is_not_changed_over_http(clis):
@@ -243,7 +293,7 @@ def test_the_anonymous_token_is_given_rights_and_loses_them(clis):
 
 
 def test_lists_of_what_there_is_none_of_are_empty(clis):
-    for noun in ("role", "auth-method", "binding-rule"):
+    for noun in ("auth-method", "binding-rule"):
         assert same(clis, "acl", noun, "list") == ""
 
 

@@ -119,7 +119,7 @@ _NAMING = (
     ("ID", "Service"),
     ("Description",),
 )
-_EVERYTHING = ("Master Token", "The registry's own token: its file")
+_EVERYTHING = ("Master Token", "Initial Management Token")
 _WITHIN = ("KV", "Services", "Checks")
 
 

@@ -1,10 +1,12 @@
 """The fixtures that py-consul's suite takes its registries from, in place of its own, which start containers.
 
-A pytest plugin: MILKRUN_KIND says which registry, and the next one starts while a test uses the last.
+A pytest plugin: MILKRUN_KIND says which registry, and the next ones start while a test uses the last. Each is a
+new one: the embedded registry in a thread of this process, Consul in a process of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import itertools
@@ -14,13 +16,18 @@ from collections import namedtuple
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 import pytest
+
+from milkrun.registry.access import own_token
+from milkrun.registry.access.authority import Gate, Mode
+from milkrun.registry.server import running
 
 Instance = namedtuple("Instance", ["container", "port", "version"])  # noqa: PYI024  their shape
 NODE = "the-node"
 """No name that a test of theirs takes for a node of its own."""
+VERSION = "1.8.7"
 Started = tuple[contextlib.ExitStack, int]
 
 _PATH = Path(__file__).parents[1] / "consul" / "conftest.py"
@@ -31,40 +38,71 @@ _registries = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_registries)
 
 
+@contextlib.contextmanager
+def embedded(folder: Path, token: str | None) -> Iterator[int]:
+    """The embedded registry serves meanwhile; with a token of its own as with `--acl default`."""
+    serving: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    gate = None
+    if token:
+        file = folder / "token"
+        file.write_text(token)
+        file.chmod(0o600)
+        gate = Gate(Mode.DEFAULT, own_token.digest_at(file))
+
+    async def serve() -> None:
+        enough = asyncio.Event()
+        async with running(("127.0.0.1", 0), folder / "data", node=NODE, gate=gate) as (_, address):
+            serving.set_result((address[1], asyncio.get_running_loop(), enough))
+            await enough.wait()
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    port, loop, enough = serving.result(20)
+    try:
+        yield port
+    finally:
+        with contextlib.suppress(RuntimeError):  # it left, and its loop is closed
+            loop.call_soon_threadsafe(enough.set)
+        thread.join()
+
+
+@contextlib.contextmanager
+def consul(folder: Path, token: str | None) -> Iterator[int]:
+    """A real Consul serves meanwhile; with a token that may do everything."""
+    acl = {"enabled": True, "tokens": {"master": token}}
+    settings = {"primary_datacenter": "dc1", "acl": acl} if token else {}
+    with _registries.consul(folder, NODE, **settings) as server:
+        yield server.port
+
+
 class Supply:
-    """One registry is always on its way."""
+    """One registry of each sort is always on its way."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
         self._numbers = itertools.count()
         self._starter = stack.enter_context(ThreadPoolExecutor(1))
-        self._coming: Future[Started] = self._starter.submit(self._start)
-        stack.callback(self._close_spare)
+        self._coming: dict[str | None, Future[Started]] = {}
+        stack.callback(self._close_spares)
 
-    def _close_spare(self) -> None:
-        self._coming.result()[0].close()
+    def _close_spares(self) -> None:
+        for each in self._coming.values():
+            each.result()[0].close()
 
-    def _start(self, settings: dict[str, Any] | None = None) -> Started:
+    def _start(self, token: str | None) -> Started:
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
+        start = embedded if os.environ["MILKRUN_KIND"] == "embedded" else consul
         with contextlib.ExitStack() as held:
-            if os.environ["MILKRUN_KIND"] == "embedded":
-                server = held.enter_context(_registries.embedded(folder, NODE))
-            else:
-                server = held.enter_context(_registries.consul(folder, NODE, **settings or {}))
-            return held.pop_all(), server.port
+            port = held.enter_context(start(folder, token))
+            return held.pop_all(), port
 
     @contextlib.contextmanager
-    def fresh(self) -> Iterator[int]:
-        held, port = self._coming.result()
-        self._coming = self._starter.submit(self._start)
-        with held:
-            yield port
-
-    @contextlib.contextmanager
-    def guarded(self, token: str) -> Iterator[int]:
-        settings = {"primary_datacenter": "dc1", "acl": {"enabled": True, "tokens": {"master": token}}}
-        held, port = self._start(settings)
+    def fresh(self, token: str | None = None) -> Iterator[int]:
+        """One that nobody used yet, with a token of its own or open to all."""
+        coming = self._coming.pop(token, None) or self._starter.submit(self._start, token)
+        held, port = coming.result()
+        self._coming[token] = self._starter.submit(self._start, token)
         with held:
             yield port
 
@@ -75,17 +113,21 @@ def supply(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supply]:
         yield Supply(tmp_path_factory.mktemp("registries"), stack)
 
 
+@pytest.fixture(scope="session")
+def own_secret() -> str:
+    return uuid.uuid4().hex
+
+
 @pytest.fixture
 def consul_instance(supply: Supply) -> Iterator[Instance]:
     with supply.fresh() as port:
-        yield Instance(None, port, "1.8.7")
+        yield Instance(None, port, VERSION)
 
 
 @pytest.fixture
-def acl_consul_instance(supply: Supply) -> Iterator[tuple[Instance, str]]:
-    token = uuid.uuid4().hex
-    with supply.guarded(token) as port:
-        yield Instance(None, port, "1.8.7"), token
+def acl_consul_instance(supply: Supply, own_secret: str) -> Iterator[tuple[Instance, str]]:
+    with supply.fresh(own_secret) as port:
+        yield Instance(None, port, VERSION), own_secret
 
 
 @pytest.fixture

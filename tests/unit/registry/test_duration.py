@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milkrun.registry.duration import counted, nanoseconds, seconds
+from milkrun.registry.duration import counted, nanoseconds, seconds, spelled
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,24 @@ def test_a_number_is_a_duration_that_go_holds_or_none(number, unit_ns):
     else:
         assert found == int(number * unit_ns)
         assert -(2**63) < found < 2**63
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "wanted"),
+    [
+        (0, "0s"),
+        (1, "1s"),
+        (60, "1m0s"),
+        (86400, "24h0m0s"),
+        (-3600, "-1h0m0s"),
+        (61.5, "1m1.5s"),
+        (3661, "1h1m1s"),
+    ],
+)
+def test_as_go_writes_it(duration_s, wanted):
+    assert spelled(duration_s) == wanted
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_what_is_spelled_is_read_back(micros):
+    assert nanoseconds(spelled(micros / 1e6)) == pytest.approx(micros * 1000, abs=1000)

@@ -1,4 +1,4 @@
-"""What whoever asks may do: the rules of their token, or of having none. Pure.
+"""What whoever asks may do: the rules of their token, or of having none. Pure, but for the clock it is given.
 
 Three modes. `open`: everyone may do everything. `default`: who asks from this machine may read everything but
 the tokens; all else needs a token. `closed`: everything needs one. In the last two the anonymous token's own
@@ -8,7 +8,8 @@ policies hold for everyone who shows none.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from milkrun.registry.access.rules import ALL_READS, EVERYTHING, Level, Resource, Rule, Rules
@@ -30,12 +31,14 @@ class Mode(StrEnum):
 class Authority:
     """What one asker may do. `accessor` names their token, empty for none.
 
-    `writes_all` and `reads_all` say that no name needs to be looked at (`reads_all` leaves out the tokens).
+    `writes_all` and `reads_all` say that no name needs to be looked at (`reads_all` leaves out the tokens);
+    `expires` is when their token does, by the wall clock.
     """
 
-    def __init__(self, rules: Iterable[Rule], accessor: str = "") -> None:
+    def __init__(self, rules: Iterable[Rule], accessor: str = "", expires: float | None = None) -> None:
         self.rules = Rules(rules)
         self.accessor = accessor
+        self.expires = expires
         self.writes_all = self._all(Level.WRITE, tuple(Resource))
         self.reads_all = self._all(Level.READ, _READABLE)
 
@@ -66,10 +69,17 @@ ALL = Authority(EVERYTHING)
 
 
 class Gate:
-    """Gives each asker their authority. `own_digest` is that of the registry's own token."""
+    """Gives each asker their authority. `own_digest` is that of the registry's own token.
 
-    def __init__(self, mode: Mode = Mode.OPEN, own_digest: str = "") -> None:
+    `now` tells the time by the wall clock. It is asked at each request of a token that expires: neither a restart
+    nor a restore makes one live longer.
+    """
+
+    def __init__(
+        self, mode: Mode = Mode.OPEN, own_digest: str = "", now: Callable[[], float] = time.time
+    ) -> None:
         self.mode = mode
+        self.now = now
         self._own_digest = own_digest
         self._own = Authority(EVERYTHING, OWN_ID)
         self._known: dict[tuple[str, bool], Authority] = {}
@@ -78,7 +88,7 @@ class Gate:
     def authority(self, tokens: Tokens, secret: bytes, *, local: bool) -> Authority:
         """What the holder of this secret may do; an empty secret is none. `local`: they ask from this machine.
 
-        Raises Refused (403) for a secret that no token has.
+        Raises Refused (403) for a secret that no token has, or one that has expired.
         """
         if self.mode is Mode.OPEN:
             return ALL
@@ -92,6 +102,8 @@ class Gate:
             if len(self._known) >= REMEMBERED_AT_MOST:
                 self._known.clear()
             self._known[digest, local] = known
+        if known.expires is not None and self.now() >= known.expires:
+            raise Refused(403, "ACL not found")
         return known
 
     def _made(self, tokens: Tokens, digest: str, *, local: bool) -> Authority:
@@ -103,7 +115,7 @@ class Gate:
         token = tokens.holder(digest)
         if token is None or not hmac.compare_digest(digest, token.digest):
             raise Refused(403, "ACL not found")
-        return Authority(tokens.rules_of(token), token.accessor)
+        return Authority(tokens.rules_of(token), token.accessor, token.expires)
 
 
 def is_local(peer: str) -> bool:

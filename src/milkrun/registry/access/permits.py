@@ -68,7 +68,7 @@ def _permits(authority: Authority, command: commands.Command, machine: Machine) 
         case commands.RenewSession() | commands.DestroySession():
             session = machine.sessions.live.get(command.session_id)
             return session is None or authority.writes(Resource.SESSION, session.node)
-        case commands.PutToken() | commands.DropToken() | commands.PutPolicy() | commands.DropPolicy():
+        case commands.AccessCommand():
             return authority.writes(Resource.ACL)
         case commands.Restore():
             return authority.writes(Resource.ACL)

@@ -116,3 +116,11 @@ def of_service(name: str) -> list[Rule]:
         Rule(Resource.SERVICE, "", Level.READ, prefix=True),
         Rule(Resource.NODE, "", Level.READ, prefix=True),
     ]
+
+
+def of_node(name: str) -> list[Rule]:
+    """What Consul grants a node identity: to register itself, and to find services."""
+    return [
+        Rule(Resource.NODE, name, Level.WRITE),
+        Rule(Resource.SERVICE, "", Level.READ, prefix=True),
+    ]

@@ -1,4 +1,4 @@
-"""The tokens and policies that were made here, as the state keeps them. Pure.
+"""The tokens, roles and policies that were made here, as the state keeps them. Pure.
 
 A token's secret is known only by its SHA-256: secrets are random and long, so a slow hash would add nothing.
 The registry's own token is not among them (see own_token.py).
@@ -12,18 +12,19 @@ from typing import TypeVar
 
 import msgspec
 
-from milkrun.registry.access import language, rules
+from milkrun.registry.access import language
+from milkrun.registry.access.grants import MANAGEMENT_ID, Grants
 from milkrun.registry.access.rules import Rule
 from milkrun.registry.ledger import Ledger
 from milkrun.registry.refusal import Refused
 
-TOKEN, POLICY = "token", "policy"
+TOKEN, POLICY, ROLE = "token", "policy", "role"
 ANONYMOUS_ID = "00000000-0000-0000-0000-000000000002"
-MANAGEMENT_ID = "00000000-0000-0000-0000-000000000001"
 OWN_ID = "00000000-0000-0000-0000-000000000003"
 MANAGEMENT = "global-management"
 TOKENS_AT_MOST = 10_000
 POLICIES_AT_MOST = 10_000
+ROLES_AT_MOST = 10_000
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,14 +38,29 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     modify_index: int = 0
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds the secret with this digest (hex) may do what its policies (by id) and services allow."""
+class Role(Grants, frozen=True, kw_only=True):
+    """What tokens that have this role may do besides what they may do themselves."""
+
+    id: str
+    name: str
+    description: str = ""
+    create_index: int = 0
+    modify_index: int = 0
+
+
+class Token(Grants, frozen=True, kw_only=True):
+    """Who holds the secret with this digest (hex) may do what it grants, and what its roles (by id) do.
+
+    `expires` is in seconds of the wall clock: from then on it is worth nothing. `local` is told and changes
+    nothing: there is one datacenter.
+    """
 
     accessor: str
     digest: str
     description: str = ""
-    policies: list[str] = []
-    services: list[str] = []
+    roles: list[str] = msgspec.field(default_factory=list)
+    local: bool = False
+    expires: float | None = None
     created: str = ""
     create_index: int = 0
     modify_index: int = 0
@@ -59,22 +75,31 @@ def digest_of(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
 
 
-_Row = TypeVar("_Row", Token, Policy)
+_Row = TypeVar("_Row", Token, Policy, Role)
+_AnyRow = Token | Policy | Role
 
 
 class Tokens:
-    """`version` moves with every change, so that what was derived can be thrown away."""
+    """`version` moves with every change, so that what was derived can be thrown away.
+
+    Tokens are kept by their accessor in lower case: it is a number, however it is written.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.version = 0
         self.tokens: dict[str, Token] = {}
         self.policies: dict[str, Policy] = {}
+        self.roles: dict[str, Role] = {}
         self._by_digest: dict[str, Token] = {}
 
     def holder(self, digest: str) -> Token | None:
         """The token whose secret has this digest."""
         return self._by_digest.get(digest)
+
+    def token(self, accessor: str) -> Token | None:
+        """The token with this accessor."""
+        return self.tokens.get(accessor.lower())
 
     @property
     def anonymous(self) -> Token:
@@ -91,37 +116,38 @@ class Tokens:
             return BUILTIN
         return next((each for each in self.policies.values() if each.name == name), None)
 
+    def role_named(self, name: str) -> Role | None:
+        """The role with this name."""
+        return next((each for each in self.roles.values() if each.name == name), None)
+
     def rules_of(self, token: Token) -> Iterator[Rule]:
-        """All rules of the token; a policy that is gone grants nothing."""
-        for policy_id in token.policies:
-            if policy_id == MANAGEMENT_ID:
-                yield from rules.EVERYTHING
-            elif policy := self.policies.get(policy_id):
-                yield from language.parsed(policy.text)
-        for service in token.services:
-            yield from rules.of_service(service)
+        """All rules of the token and its roles; a policy or role that is gone grants nothing."""
+        for grants in (token, *(self.roles[each] for each in token.roles if each in self.roles)):
+            yield from grants.own_rules()
+            for policy_id in grants.policies:
+                if policy := self.policies.get(policy_id):
+                    yield from language.parsed(policy.text)
 
     def put_token(self, token: Token) -> Token:
-        """The token is kept. Raises Refused for a secret that another one has, or a policy that is not there."""
-        for policy_id in token.policies:
-            if self.policy(policy_id) is None:
-                raise Refused(500, f"No such ACL policy with ID {policy_id}")
+        """The token is kept. Raises Refused for a secret that another one has, or what it names and is not there."""
+        self._knows_policies(token)
+        for role_id in token.roles:
+            if role_id not in self.roles:
+                raise Refused(500, f'No such ACL role with ID "{role_id}"')
         other = self._by_digest.get(token.digest)
-        if other and other.accessor != token.accessor:
+        old = self.token(token.accessor)
+        if other and other is not old:
             raise Refused(500, "Invalid Token: the SecretID is already in use")
-        old = self.tokens.get(token.accessor)
         if old is None and len(self.tokens) >= TOKENS_AT_MOST:
             raise Refused(500, f"there are {TOKENS_AT_MOST} tokens already: delete some")
-        kept = _stamped(token, old, self._ledger)
-        self.load([kept])
-        self._ledger.put(TOKEN, token.accessor, kept)
-        return kept
+        return self._keep(token, old)
 
     def drop_token(self, accessor: str) -> None:
         """There is no such token any more."""
-        if token := self.tokens.pop(accessor, None):
+        key = accessor.lower()
+        if token := self.tokens.pop(key, None):
             self._by_digest.pop(token.digest, None)
-            self._ledger.drop(TOKEN, accessor)
+            self._ledger.drop(TOKEN, key)
             self.version += 1
 
     def put_policy(self, policy: Policy) -> Policy:
@@ -132,10 +158,7 @@ class Tokens:
         old = self.policies.get(policy.id)
         if old is None and len(self.policies) >= POLICIES_AT_MOST:
             raise Refused(500, f"there are {POLICIES_AT_MOST} policies already: delete some")
-        kept = _stamped(policy, old, self._ledger)
-        self.load([kept])
-        self._ledger.put(POLICY, policy.id, kept)
-        return kept
+        return self._keep(policy, old)
 
     def drop_policy(self, policy_id: str) -> None:
         """There is no such policy any more; what it granted is granted to nobody."""
@@ -143,42 +166,82 @@ class Tokens:
             self._ledger.drop(POLICY, policy_id)
             self.version += 1
 
-    def become(self, tokens: Iterable[Token], policies: Iterable[Policy]) -> None:
+    def put_role(self, role: Role) -> Role:
+        """The role is kept. Raises Refused for a name that another one has, or a policy that is not there."""
+        self._knows_policies(role)
+        other = self.role_named(role.name)
+        if other and other.id != role.id:
+            raise Refused(500, f'Invalid Role: A Role with Name "{role.name}" already exists')
+        old = self.roles.get(role.id)
+        if old is None and len(self.roles) >= ROLES_AT_MOST:
+            raise Refused(500, f"there are {ROLES_AT_MOST} roles already: delete some")
+        return self._keep(role, old)
+
+    def drop_role(self, role_id: str) -> None:
+        """There is no such role any more; what it granted is granted to nobody."""
+        if self.roles.pop(role_id, None):
+            self._ledger.drop(ROLE, role_id)
+            self.version += 1
+
+    def become(self, tokens: Iterable[Token], policies: Iterable[Policy], roles: Iterable[Role] = ()) -> None:
         """These are all that there are. Nothing is refused: names and secrets may have been others' meanwhile."""
-        wanted, meant = {each.accessor: each for each in tokens}, {each.id: each for each in policies}
+        wanted = {each.accessor.lower(): each for each in tokens}
+        meant, played = {each.id: each for each in policies}, {each.id: each for each in roles}
         for accessor in sorted(self.tokens.keys() - wanted.keys()):
             self.drop_token(accessor)
+        for role_id in sorted(self.roles.keys() - played.keys()):
+            self.drop_role(role_id)
         for policy_id in sorted(self.policies.keys() - meant.keys()):
             self.drop_policy(policy_id)
         for policy in meant.values():
             if _differs(policy, was := self.policies.get(policy.id)):
-                kept_policy = _stamped(policy, was, self._ledger)
-                self.load([kept_policy])
-                self._ledger.put(POLICY, policy.id, kept_policy)
-        for token in wanted.values():
-            if _differs(token, old := self.tokens.get(token.accessor)):
-                kept = _stamped(token, old, self._ledger)
-                self.load([kept])
-                self._ledger.put(TOKEN, token.accessor, kept)
+                self._keep(policy, was)
+        for role in played.values():
+            if _differs(role, before := self.roles.get(role.id)):
+                self._keep(role, before)
+        for accessor, token in wanted.items():
+            if _differs(token, old := self.tokens.get(accessor)):
+                self._keep(token, old)
 
-    def load(self, rows: Iterable[Token | Policy]) -> None:
+    def load(self, rows: Iterable[_AnyRow]) -> None:
         """These are kept already."""
         for row in rows:
-            if isinstance(row, Policy):
-                self.policies[row.id] = row
-                continue
-            old = self.tokens.get(row.accessor)
-            if old and self._by_digest.get(old.digest) is old:
-                del self._by_digest[old.digest]
-            self.tokens[row.accessor] = row
-            if row.digest:
-                self._by_digest[row.digest] = row
+            match row:
+                case Policy():
+                    self.policies[row.id] = row
+                case Role():
+                    self.roles[row.id] = row
+                case Token():
+                    self._load_token(row)
         self.version += 1
 
+    def _load_token(self, token: Token) -> None:
+        old = self.token(token.accessor)
+        if old and self._by_digest.get(old.digest) is old:
+            del self._by_digest[old.digest]
+        self.tokens[token.accessor.lower()] = token
+        if token.digest:
+            self._by_digest[token.digest] = token
 
-def _stamped(new: _Row, old: _Row | None, ledger: Ledger) -> _Row:
-    index = ledger.bump()
-    return msgspec.structs.replace(new, create_index=old.create_index if old else index, modify_index=index)
+    def _knows_policies(self, grants: Grants) -> None:
+        for policy_id in grants.policies:
+            if self.policy(policy_id) is None:
+                raise Refused(500, f"No such ACL policy with ID {policy_id}")
+
+    def _keep(self, new: _Row, old: _Row | None) -> _Row:
+        index = self._ledger.bump()
+        kept = msgspec.structs.replace(
+            new, create_index=old.create_index if old else index, modify_index=index
+        )
+        self.load([kept])
+        match kept:
+            case Token():
+                self._ledger.put(TOKEN, kept.accessor.lower(), kept)
+            case Policy():
+                self._ledger.put(POLICY, kept.id, kept)
+            case Role():
+                self._ledger.put(ROLE, kept.id, kept)
+        return kept
 
 
 def _differs(new: _Row, old: _Row | None) -> bool:

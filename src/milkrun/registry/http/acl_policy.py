@@ -10,10 +10,12 @@ import msgspec
 
 from milkrun.registry import commands
 from milkrun.registry.access import language
+from milkrun.registry.access.grants import MANAGEMENT_ID
 from milkrun.registry.access.rules import Level
-from milkrun.registry.access.tokens import BUILTIN, MANAGEMENT_ID, Policy
+from milkrun.registry.access.tokens import BUILTIN, Policy
 from milkrun.registry.engine import Engine
-from milkrun.registry.http.acl import DESCRIPTION_AT_MOST, guarded, uuid_of
+from milkrun.registry.http.acl import guarded, uuid_of
+from milkrun.registry.http.acl_grants import DESCRIPTION_AT_MOST
 from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import decode, folded
 from milkrun.registry.http.health import named

@@ -13,6 +13,9 @@ from milkrun.registry.engine import Engine
 from milkrun.registry.http import (
     acl,
     acl_policy,
+    acl_role,
+    acl_template,
+    acl_token,
     agent,
     agent_check,
     catalog,
@@ -46,7 +49,10 @@ ROUTES = (
     *cluster.ROUTES,
     *snapshot.ROUTES,
     *acl.ROUTES,
+    *acl_token.ROUTES,
     *acl_policy.ROUTES,
+    *acl_role.ROUTES,
+    *acl_template.ROUTES,
 )
 
 _SNAPSHOT = b"/v1/snapshot"

@@ -174,3 +174,18 @@ def test_what_is_remembered_has_an_end():
 )
 def test_local_is_who_comes_over_loopback(peer, local):
     assert is_local(peer) is local
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_token_that_expired_is_none_from_that_moment_on(tokens, asked_before):
+    clock = [99.9]
+    tokens.put_token(Token(accessor="t1", digest=digest_of(SHOP), policies=["p1"], expires=100.0))
+    door = Gate(Mode.DEFAULT, digest_of(OWN), lambda: clock[0])
+    if asked_before:
+        assert door.authority(tokens, SHOP, local=True).writes(Resource.KEY, "shop/a")
+
+    clock[0] = 100.0
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            door.authority(tokens, SHOP, local=True)
+        assert refused.value.status == 403

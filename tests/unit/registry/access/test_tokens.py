@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from milkrun.registry import commands
+from milkrun.registry.access.grants import Grants, NodeIdentity, Template
 from milkrun.registry.access.rules import Level, Resource, Rules
 from milkrun.registry.access.tokens import (
     ANONYMOUS_ID,
     MANAGEMENT,
     MANAGEMENT_ID,
     Policy,
+    Role,
     Token,
     digest_of,
 )
@@ -199,3 +201,108 @@ def test_a_restore_of_the_same_changes_nothing(bench):
     bench.do(whole)
 
     assert bench.machine.ledger.index == index
+
+
+ROLE = Role(id="r1", name="groom", policies=["p1"])
+
+
+def test_a_role_grants_what_it_has_until_it_or_its_policy_is_gone(bench):
+    bench.do(commands.PutRole(ROLE))
+    bench.do(commands.PutToken(Token(accessor="t1", digest=HELD.digest, roles=["r1"])))
+    for _ in range(2):
+        assert bench.level() is Level.WRITE
+        bench.restart()
+
+    bench.do(commands.DropPolicy("p1"))
+    assert bench.level() is Level.DENY
+    bench.do(commands.PutRole(Role(id="r1", name="groom", policies=[MANAGEMENT_ID])))
+    assert bench.level() is Level.WRITE
+    bench.do(commands.DropRole("r1"))
+    for _ in range(2):
+        assert bench.level() is Level.DENY
+        bench.restart()
+
+
+def test_a_snapshot_brings_roles_back_and_takes_later_ones_away(bench):
+    bench.do(commands.PutRole(ROLE))
+    whole = snapshot(bench)
+    bench.do(commands.PutRole(Role(id="r1", name="other")))
+    bench.do(commands.PutRole(Role(id="r2", name="groom")))
+
+    for _ in range(2):
+        bench.do(whole)
+        assert [(each.id, each.name) for each in bench.machine.tokens.roles.values()] == [("r1", "groom")]
+        bench.restart()
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (commands.PutRole(Role(id="r2", name="groom")), "already exists"),
+        (commands.PutRole(Role(id="r2", name="new", policies=["none"])), "No such ACL policy"),
+        (commands.PutToken(Token(accessor="t2", digest="d", roles=["none"])), "No such ACL role"),
+    ],
+)
+def test_a_role_that_would_be_ambiguous_is_refused_and_changes_nothing(bench, command, why):
+    bench.do(commands.PutRole(ROLE))
+    disk = dict(bench.disk)
+
+    with pytest.raises(Refused, match=why):
+        bench.do(command)
+    assert bench.disk == disk
+
+
+def test_an_accessor_is_the_same_however_it_is_written(bench):
+    bench.do(commands.PutToken(Token(accessor="DEAD-beef", digest="d")))
+    bench.do(commands.PutToken(Token(accessor="dead-BEEF", digest="e", description="again")))
+    bench.restart()
+
+    assert bench.machine.tokens.holder("d") is None
+    found = bench.machine.tokens.token("dead-beef")
+    assert found
+    assert found.description == "again"
+    bench.do(commands.DropToken("DEAD-BEEF"))
+    bench.restart()
+    assert bench.machine.tokens.holder("e") is None
+
+
+NODE_WRITE, SERVICE_WRITE = (Resource.NODE, "n9"), (Resource.SERVICE, "goat")
+
+
+@pytest.mark.parametrize(
+    ("grants", "on"),
+    [
+        (Grants(nodes=[NodeIdentity("n9", "dc1")]), NODE_WRITE),
+        (Grants(services=["goat"], only_in={"goat": ["dc2", "dc1"]}), SERVICE_WRITE),
+        (Grants(services=["goat"]), SERVICE_WRITE),
+        (Grants(templates=[Template("builtin/service", "goat")]), SERVICE_WRITE),
+        (Grants(templates=[Template("builtin/node", "n9", ["dc1"])]), NODE_WRITE),
+    ],
+)
+def test_an_identity_may_write_itself_and_nobody_else(grants, on):
+    rules = Rules(grants.own_rules())
+
+    assert rules.level(*on) is Level.WRITE
+    assert rules.level(on[0], f"{on[1]}x") is not Level.WRITE
+    assert rules.level(Resource.SERVICE, "hen") is Level.READ
+    assert rules.level(Resource.KEY, on[1]) is Level.DENY
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        Grants(nodes=[NodeIdentity("n9", "dc2")]),
+        Grants(services=["goat"], only_in={"goat": ["dc2"]}),
+        Grants(templates=[Template("builtin/service", "goat", ["dc2"])]),
+    ],
+)
+def test_what_is_meant_for_another_datacenter_grants_nothing(grants):
+    assert list(grants.own_rules()) == []
+
+
+def test_the_template_for_dns_reads_names_and_writes_nothing():
+    rules = Rules(Grants(templates=[Template("builtin/dns")]).own_rules())
+
+    for resource in (Resource.NODE, Resource.SERVICE, Resource.QUERY):
+        assert rules.level(resource, "any") is Level.READ
+    assert rules.level(Resource.KEY, "any") is Level.DENY

@@ -13,7 +13,7 @@ from milkrun.registry import commands
 from milkrun.registry.access.authority import ALL, Authority
 from milkrun.registry.access.permits import guard
 from milkrun.registry.access.rules import SINGLE, Level, Resource, Rule
-from milkrun.registry.access.tokens import MANAGEMENT_ID, Policy, Token
+from milkrun.registry.access.tokens import MANAGEMENT_ID, Policy, Role, Token
 from milkrun.registry.commands import AnyOp, CheckOp, NodeOp, ServiceOp, TxnOp
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import (
@@ -181,6 +181,14 @@ def _policy(world: World) -> Policy:
     return Policy(id=world.chance.choice(UUIDS), name=world.chance.choice(["p", "q", "r"]))
 
 
+def _role(world: World) -> Role:
+    return Role(
+        id=world.chance.choice(UUIDS),
+        name=world.chance.choice(["p", "q", "r"]),
+        policies=world.chance.choice([[], [MANAGEMENT_ID]]),
+    )
+
+
 def _token(world: World) -> Token:
     return Token(
         accessor=world.chance.choice(UUIDS),
@@ -226,6 +234,8 @@ MAKERS: dict[type[commands.Command], Callable[[World], commands.Command]] = {
     commands.DropToken: lambda world: commands.DropToken(world.chance.choice(UUIDS)),
     commands.PutPolicy: lambda world: commands.PutPolicy(_policy(world)),
     commands.DropPolicy: lambda world: commands.DropPolicy(world.chance.choice(UUIDS)),
+    commands.PutRole: lambda world: commands.PutRole(_role(world)),
+    commands.DropRole: lambda world: commands.DropRole(world.chance.choice(UUIDS)),
 }
 """One random change of each kind that a client may ask for."""
 
