@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import NamedTuple
 
 from milkrun.consul import Address, Registry
 from milkrun.router import override_key, standing
+from milkrun.router.certificates import Certificates
 from milkrun.router.data_planes import DataPlanes
+from milkrun.router.front import Front
 from milkrun.router.haproxy import binary, choice
 from milkrun.router.haproxy.plane import HAProxy
 from milkrun.router.router import Router
@@ -22,22 +25,29 @@ async def run(
     state_dir: Path,
     handover: asyncio.Event,
     accept_older: bool = False,
+    folder: Path = Path(),
     override_file: Path | None = None,
 ) -> None:
     """Runs the router `name` of the environment until cancelled (HAProxy drained and stopped) or handed over
     (HAProxy serves on, and the next router takes it over). Another front is taken over by a hitless reload.
-    `override_file` has the key of override cookies.
+    What the environment's files name on this host is looked for in `folder`. `override_file` has the key of override
+    cookies.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     formers: dict[tuple[str, frozenset[str]], Router] = {}
     async with Registry(address) as registry, DataPlanes(state_dir) as planes:
+        make = _Maker(
+            registry, planes, host, state_dir, folder, override_file or state_dir / override_key.NAME
+        )
         while not handover.is_set():
-            front = await standing.first(registry, name, state_dir)
-            key = b""
-            if choice.needs_key(front.services.values()):
-                key = override_key.key_at(override_file or state_dir / override_key.NAME)
-            proxy = await planes.chosen(front, HAProxy(state_dir, binary.find(), front, override_key=key))
-            router = Router(registry, proxy, front, host=host, state_dir=state_dir, accept_older=accept_older)
+            try:
+                front = await standing.first(registry, name, state_dir)
+            except asyncio.CancelledError:
+                # What a former router left must not serve on alone: nobody would stop it any more.
+                if last := standing.last(state_dir):
+                    await (await make.router(last)).end()
+                raise
+            router = await make.router(front, accept_older=accept_older)
             stop = asyncio.Event()
             try:
                 await router.start()
@@ -54,10 +64,39 @@ async def run(
                         other.cancel()
             finally:
                 if (task := asyncio.current_task()) and task.cancelling():
-                    await proxy.stop()
-                    await router.presence.end()
+                    await router.end()
             formers[router.presence.place] = router
             accept_older = False
+
+
+class _Maker(NamedTuple):
+    """Makes the router for a front, with what of it lies on this host."""
+
+    registry: Registry
+    planes: DataPlanes
+    host: str
+    state_dir: Path
+    folder: Path
+    override_file: Path
+
+    async def router(self, front: Front, *, accept_older: bool = False) -> Router:
+        certificates = None
+        if front.certificates:
+            certificates = Certificates(self.folder / front.certificates, self.state_dir / "certificates")
+            certificates.look_first()
+        key = b""
+        if choice.needs_key(front.services.values()):
+            key = override_key.key_at(self.override_file)
+        haproxy = HAProxy(self.state_dir, binary.find(), front, certificates, override_key=key)
+        return Router(
+            self.registry,
+            await self.planes.chosen(front, haproxy),
+            front,
+            host=self.host,
+            state_dir=self.state_dir,
+            accept_older=accept_older,
+            certificates=certificates,
+        )
 
 
 async def _until(event: asyncio.Event, work: Coroutine[None, None, None]) -> None:

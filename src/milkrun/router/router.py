@@ -75,6 +75,11 @@ class Router:
             for serving in self._services:
                 tasks.create_task(serving.run())
 
+    async def end(self) -> None:
+        """The data plane has ended its requests and is gone, and so is the router's place in the registry."""
+        await self._proxy.stop()
+        await self.presence.end()
+
     async def _guard(self) -> None:
         """A dead data plane is started again at once, from the file on disk."""
         while True:

@@ -22,30 +22,31 @@ from milkrun.settings.service import PublishedService, ServiceSettings
 
 SETTINGS_WAIT_S = 30.0
 LOOK_AGAIN_S = 0.1
+_FILE = "front.json"
 SETTLED_S = 0.2
 """A commit that changes several files comes as several changes: they make one reload."""
 
 
 async def first(registry: Registry, name: str, state_dir: Path) -> Front:
     """The router's front: the registry's, or the one that was last served while that does not say."""
-    file = state_dir / "front.json"
+    file = state_dir / _FILE
     why = "it has no environment"
     try:
         async with asyncio.timeout(SETTINGS_WAIT_S):
             while True:
-                last = disk.load(file, Front)
+                known = last(state_dir)
                 try:
-                    if (found := await _published(registry, name)) and not _lost(found, last):
+                    if (found := await _published(registry, name)) and not _lost(found, known):
                         disk.write(file, msgspec.json.encode(found))
                         return found
                 except NotFound:
                     raise
                 except MilkrunError as error:
                     why = str(error)
-                if last:
+                if known:
                     log = structlog.get_logger("router")
                     log.warning("the registry gives no settings; serving the last good state", why=why)
-                    return last
+                    return known
                 await asyncio.sleep(LOOK_AGAIN_S * (0.5 + random.random()))
     except TimeoutError as error:
         raise NotFound(
@@ -64,6 +65,11 @@ async def _published(registry: Registry, name: str) -> Front | None:
 def _lost(found: Front, last: Front | None) -> bool:
     """Whether a sidecar would stand before nothing where it stood before something: empty is not truth (I2)."""
     return last is not None and not found.services and bool(last.services)
+
+
+def last(state_dir: Path) -> Front | None:
+    """The front that was last served."""
+    return disk.load(state_dir / _FILE, Front)
 
 
 async def another(registry: Registry, now: Front, stop: asyncio.Event) -> None:

@@ -13,10 +13,10 @@ import pytest
 import structlog
 from ports import free_port
 
-from milkrun.consul import Address
+from milkrun.consul import Address, keys
 from milkrun.errors import PortTaken
 from milkrun.model import ServiceName
-from milkrun.router import daemon
+from milkrun.router import daemon, standing
 from milkrun.router.desired import Mode
 from milkrun.router.haproxy import binary, plane
 from milkrun.router.haproxy.process import Process
@@ -87,6 +87,39 @@ async def test_a_killed_router_leaves_haproxy_serving_and_its_successor_takes_it
         assert set(await fleet.answers()) == {"b"}
     assert process.returncode is not None
     assert not (fleet.state / "process.json").exists()
+
+
+async def test_a_router_that_is_stopped_before_it_knows_where_it_stands_ends_what_a_former_one_left(
+    fleet, monkeypatch
+):
+    await fleet.goat("a", "0.0.1")
+    async with a_router_process(fleet) as process:
+        await fleet.serves("a")
+        process.kill()
+        await process.wait()
+    assert (fleet.state / "process.json").exists()
+    asked = asyncio.Event()
+
+    async def never(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(standing, "first", never)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        router = tasks.create_task(
+            daemon.run(
+                Address(url=fleet.between.url),
+                name="lb-goat",
+                host="shed",
+                state_dir=fleet.state,
+                handover=asyncio.Event(),
+            )
+        )
+        await asked.wait()
+        router.cancel()
+
+    assert not (fleet.state / "process.json").exists()
+    assert await fleet.registry.entries(keys.ROUTER_REPORTS) == []
 
 
 async def test_haproxy_is_found_again_when_the_router_died_before_it_wrote_down_which_it_is(fleet):

@@ -230,6 +230,8 @@ class Process:
 
         What still runs after STOP_WAIT_S is cut, and the log says so.
         """
+        if self._identity is None:
+            self.adopt()  # one that a former router left
         if not self.running() or self._identity is None:
             return
         try:
