@@ -18,6 +18,7 @@ import structlog
 
 from milkrun.consul import wire
 from milkrun.consul.client import Answer, Registry, decode
+from milkrun.consul.health import HealthReader
 from milkrun.errors import MilkrunError, RegistryRefused
 
 WAIT_S = 10
@@ -128,11 +129,9 @@ class Watch:
         return answer
 
 
-def watch_health(registry: Registry, service: str) -> Watch:
-    """Watches all instances of a service with their checks, healthy or not."""
-    return Watch(
-        registry, f"/v1/health/service/{service}", read=lambda body: decode(body, list[wire.HealthEntry])
-    )
+def watch_health(registry: Registry, service: str, reader: HealthReader | None = None) -> Watch:
+    """Watches all instances of a service with their checks, healthy or not; `reader` is the one who reads."""
+    return Watch(registry, f"/v1/health/service/{service}", read=(reader or HealthReader()).read)
 
 
 def watch_prefix(registry: Registry, prefix: str) -> Watch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -23,6 +24,7 @@ RESERVED = frozenset({"spill"})
 """Names that a data plane gives to servers of its own."""
 
 ALARMS_AT_MOST = 20
+_REMEMBERED = 65_536
 
 
 def valid(instances: Iterable[Instance], alarms: list[str]) -> list[Instance]:
@@ -51,6 +53,7 @@ def _preferred(instance: Instance) -> tuple[str, bool, str, int]:
     return instance.id, not instance.healthy, instance.address, instance.port
 
 
+@lru_cache(_REMEMBERED)
 def _admitted(instance: Instance) -> Instance:
     """The instance as the data plane may have it; raises InputRefused."""
     instance_id(instance.id)

@@ -15,6 +15,7 @@ import structlog
 
 from milkrun.consul import Registry, catalog, keys, wire
 from milkrun.consul.client import decode
+from milkrun.consul.health import HealthReader
 from milkrun.consul.watch import watch_health, watch_prefix
 from milkrun.errors import DataPlaneError
 from milkrun.model import Instance, RouterId, RouterReport, ServiceName, Wish
@@ -74,9 +75,10 @@ class Serving:
         self._changed.set()
 
     async def _watch_health(self) -> None:
-        async for answer in watch_health(self._registry, self._service):
+        reader = HealthReader()
+        async for answer in watch_health(self._registry, self._service, reader):
             if answer.status == 200:
-                self._instances = catalog.instances(decode(answer.body, list[wire.HealthEntry]))
+                self._instances = reader.read(answer.body)
                 self._index = answer.index
                 self._changed.set()
 

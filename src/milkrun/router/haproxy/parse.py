@@ -6,6 +6,7 @@ import csv
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -20,6 +21,8 @@ from milkrun.router.plane import Counters
 # server serves after `state ready`, and must not be called drained.
 _OUT = 0x01 | 0x02 | 0x20
 _FORMAT = "1"  # of `show servers state`
+_READ = ("be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_port")
+_REMEMBERED = 131_072
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
 _ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 _NUMBERS = (*_ANSWERS, "scur", "qcur")
@@ -42,31 +45,44 @@ def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
     heads = [line for line in lines if line.startswith("# be_id")]
     if not heads:
         raise _odd(reply, "show servers state")
-    columns = heads[0].removeprefix("# ").split()
+    rows = _state_line(heads[0]).findall(reply)
     found: dict[str, dict[InstanceId, Seen]] = {}
-    try:
-        for line in lines:
-            if line == heads[0] or line == _FORMAT:
-                continue
-            row = dict(zip(columns, line.split(), strict=True))
-            if row["srv_addr"] != "-":
-                seen = _server(row)
-                found.setdefault(row["be_name"], {})[seen.server.id] = seen
-    except (KeyError, ValueError) as error:
-        raise _odd(line, "show servers state") from error
+    if len(rows) != sum(line != heads[0] and line != _FORMAT for line in lines):
+        raise _odd(reply, "show servers state")
+    for backend, *row in rows:
+        if row[1] != "-":
+            seen = _server(tuple(row))
+            found.setdefault(backend, {})[seen.server.id] = seen
     return found
 
 
-def _server(row: Mapping[str, str]) -> Seen:
-    admin = int(row["srv_admin_state"])
-    server = Server(
-        id=InstanceId(row["srv_name"]),
-        address=str(ipaddress.ip_address(row["srv_addr"])),  # HAProxy writes some IPv6 addresses another way
-        port=int(row["srv_port"]),
-        weight=int(row["srv_uweight"]),
-        mode=Mode.DRAIN if admin & (_OUT | _DRAIN) else Mode.SERVE,
-    )
-    return Seen(server=server, up=int(row["srv_op_state"]) != 0 or bool(admin & _OUT))
+@lru_cache
+def _state_line(head: str) -> re.Pattern[str]:
+    """The lines under this head, with what is read of them as groups. By one expression, because there may be
+    twenty thousand lines at each look.
+    """
+    columns = head.removeprefix("# ").split()
+    if [name for name in columns if name in _READ] != list(_READ):
+        raise _odd(head, "show servers state")
+    words = (r"(\S+)" if name in _READ else r"\S+" for name in columns)
+    return re.compile(rf"^{' '.join(words)} *$", re.MULTILINE)
+
+
+@lru_cache(_REMEMBERED)
+def _server(row: tuple[str, ...]) -> Seen:
+    name, address, operation, administration, weight, port = row
+    try:
+        admin = int(administration)
+        server = Server(
+            id=InstanceId(name),
+            address=str(ipaddress.ip_address(address)),  # HAProxy writes some IPv6 addresses another way
+            port=int(port),
+            weight=int(weight),
+            mode=Mode.DRAIN if admin & (_OUT | _DRAIN) else Mode.SERVE,
+        )
+        return Seen(server=server, up=int(operation) != 0 or bool(admin & _OUT))
+    except ValueError as error:
+        raise _odd(" ".join(row), "show servers state") from error
 
 
 def stat(reply: str) -> list[Row]:
@@ -74,9 +90,13 @@ def stat(reply: str) -> list[Row]:
     lines = _whole(reply, "show stat")
     if not lines or not lines[0].startswith("# pxname,"):
         raise _odd(reply, "show stat")
-    head, *rows = csv.reader([lines[0].removeprefix("# "), *(line for line in lines if line != lines[0])])
+    head = lines[0].removeprefix("# ").split(",")
     try:
         place = {name: head.index(name) for name in (*_NUMBERS, "pxname", "svname", "ttime")}
+        last = max(place.values()) + 1
+        plain = (line for line in lines if '"' not in line)
+        quoted = csv.reader(line for line in lines if '"' in line)
+        rows = [*(line.split(",", last) for line in plain if line != lines[0]), *quoted]
         return [_row(row, place) for row in rows]
     except (IndexError, ValueError) as error:
         raise _odd(reply, "show stat") from error
@@ -128,6 +148,22 @@ def pairs(reply: str) -> dict[str, str]:
 def workers(reply: str) -> list[int]:
     """`show proc` on the master: the pids of all workers, former ones too."""
     return [int(line.split()[0]) for line in _processes(reply) if line.split()[1:2] == ["worker"]]
+
+
+def newest_worker(reply: str) -> int:
+    """`show proc` on the master: the pid of the worker that takes new requests."""
+    found = workers(reply)
+    if not found:
+        raise _odd(reply, "show proc")
+    return found[0]
+
+
+def answering(reply: str) -> int:
+    """`show info`: the pid of the worker that answered."""
+    found = re.search(r"^Pid: (\d+)$", reply, re.MULTILINE)
+    if not found:
+        raise _odd(reply, "show info")
+    return int(found[1])
 
 
 def former_workers(reply: str) -> int:
