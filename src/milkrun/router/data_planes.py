@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
@@ -27,7 +27,7 @@ class DataPlanes:
         self._envoy: Envoy | None = None
         self._log = structlog.get_logger("router")
 
-    async def __aenter__(self) -> DataPlanes:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

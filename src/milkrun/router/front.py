@@ -48,6 +48,9 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...]
     services: dict[ServiceName, TrafficSettings]
     data_plane: Literal["haproxy", "envoy"] = "haproxy"
+    local: bool = False
+    trust: tuple[str, ...] = ()
+    certificates: str = ""
 
 
 def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, ServiceSettings]) -> Front:

@@ -106,36 +106,46 @@ _UNBOUNDED = {
 
 
 def _balanced(cluster: Cluster, traffic: TrafficSettings) -> None:
+    window = {"slow_start_window": duration(traffic.slow_start_s)}
+    slowly = {"slow_start_config": window} if traffic.slow_start_s else {}
     match traffic.balance:
         case "round-robin":
             cluster.lb_policy = Cluster.ROUND_ROBIN
+            cluster.round_robin_lb_config.CopyFrom(Cluster.RoundRobinLbConfig(**slowly))
         case "two-choices":
             cluster.lb_policy = Cluster.LEAST_REQUEST
-            cluster.least_request_lb_config.choice_count.value = 2
+            cluster.least_request_lb_config.CopyFrom(
+                Cluster.LeastRequestLbConfig(choice_count={"value": 2}, **slowly)
+            )
         case "least-connections":
+            fewest = LeastRequest(selection_method=LeastRequest.FULL_SCAN, **slowly)
             policy = cluster.load_balancing_policy.policies.add().typed_extension_config
             policy.name = "envoy.load_balancing_policies.least_request"
-            policy.typed_config.CopyFrom(packed(LeastRequest(selection_method=LeastRequest.FULL_SCAN)))
+            policy.typed_config.CopyFrom(packed(fewest))
 
 
 def endpoints(service: ServiceName, state: RoutingState) -> Iterator[ClusterLoadAssignment]:
     """The endpoints of each of the service's clusters."""
     for version in names(state):
         own = [_endpoint(server, server.mode) for server in _servers(state, version)]
-        others = [
-            _endpoint(server, server.mode if other in state.shares else Mode.DRAIN)
-            for other in names(state)
-            if other != version
-            for server in _servers(state, other)
-        ]
         yield ClusterLoadAssignment(
             cluster_name=cluster_name(service, version),
             endpoints=[
                 LocalityLbEndpoints(priority=0, lb_endpoints=own),
-                LocalityLbEndpoints(priority=1, lb_endpoints=others),
+                LocalityLbEndpoints(priority=1, lb_endpoints=_spare(state, version)),
             ],
             policy={"overprovisioning_factor": {"value": _ANY}},
         )
+
+
+def _spare(state: RoutingState, version: VersionName) -> list[LbEndpoint]:
+    """The servers of the other versions. One without a share lends none: a canary at zero gets no request."""
+    return [
+        _endpoint(server, server.mode if other in state.shares else Mode.DRAIN)
+        for other in names(state)
+        if other != version
+        for server in _servers(state, other)
+    ]
 
 
 def _servers(state: RoutingState, version: VersionName) -> list[Server]:

@@ -1,26 +1,29 @@
 """What Envoy listens on: the front's address, and its page for people. Pure.
 
 - the page at the front's `stats` address is read-only: of the admin's paths it shows two, by GET.
-- nothing of a request is changed but what HAProxy changes as well: the caller's address is added, an
-  `X-Request-Id` stays as it is.
+- nothing of a request is changed but what HAProxy changes as well: what a caller says of who called *it* is taken
+  away, in whatever spelling an instance may read it, and what we saw is said. A sidecar's callers are the host's own
+  programs: nothing is taken away, nothing said. An `X-Request-Id` stays as it is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3 import route_components_pb2 as parts
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as http
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.message import Message
 
-from milkrun.errors import DataPlaneError
 from milkrun.model import ServiceName
 from milkrun.router.desired import RoutingState
+from milkrun.router.envoy import limits, users
 from milkrun.router.envoy.messages import FROM_US, duration, packed
 from milkrun.router.envoy.routes import TUNNEL_S, weighted
 from milkrun.router.front import Front
@@ -28,16 +31,16 @@ from milkrun.router.front import Front
 ADMIN_CLUSTER = "admin"
 NOWHERE = "nowhere"
 """The name of no cluster: connections to it are closed."""
+_SAID_OF_CALLERS = "forwarded|x[^a-z0-9]forwarded([^a-z0-9].*)?|x[^a-z0-9]real[^a-z0-9]ip"
+_OURS = "x[^a-z0-9]milkrun([^a-z0-9].*)?"
+_ENVOYS = "x-envoy-.*"
+_INSTEAD = "OVERWRITE_IF_EXISTS_OR_ADD"
 PAGES = {"/monitor": "/clusters", "/metrics": "/stats/prometheus"}
 
 
 def listeners(front: Front, states: Mapping[ServiceName, RoutingState]) -> Iterator[Listener]:
-    """The front's listener, and the one of its page. Raises DataPlaneError for what Envoy is not told to do yet."""
-    if getattr(front, "certificates", ""):
-        raise DataPlaneError(
-            f"{front.name} has certificates, which the router does not give to Envoy yet",
-            remedy='use data_plane = "haproxy" for it',
-        )
+    """The front's listener, and the one of its page. Raises DataPlaneError for what Envoy cannot stand without."""
+    limits.refuse(front)
     tcp = tcp_service(front)
     traffic = _http(front) if tcp is None else _tcp(tcp, states.get(tcp, RoutingState()))
     yield _listener(front.name, front.listen, traffic)
@@ -66,7 +69,31 @@ def _http(front: Front) -> Filter:
     manager.rds.route_config_name = front.name
     manager.rds.config_source.CopyFrom(FROM_US)
     manager.upgrade_configs.add(upgrade_type="websocket")
+    router = manager.http_filters.pop()  # it stays the last one
+    if users.give_cookies(front.services.values()):
+        manager.early_header_mutation_extensions.add(**users.named_first())
+        manager.http_filters.add(**users.kept_for_the_answer())
+    callers = HeaderMutation(mutations={"request_mutations": _callers(front)})
+    manager.http_filters.add(name="envoy.filters.http.header_mutation", typed_config=packed(callers))
+    manager.http_filters.append(router)
     return _filter("envoy.filters.network.http_connection_manager", manager)
+
+
+def _callers(front: Front) -> list[dict[str, object]]:
+    taken = [_ENVOYS, users.NEWCOMER] if front.local else [_ENVOYS, _SAID_OF_CALLERS, _OURS]
+    asked = {
+        traffic.override for traffic in front.services.values() if traffic.override.startswith("header:")
+    }
+    taken += sorted(re.escape(text.removeprefix("header:").lower()) for text in asked)
+    found: list[dict[str, object]] = [
+        {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": pattern}}}} for pattern in taken
+    ]
+    if front.local:
+        return found
+    said = {"x-forwarded-for": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "x-forwarded-proto": "http"}
+    for key, value in said.items():
+        found.append({"append": {"header": {"key": key, "value": value}, "append_action": _INSTEAD}})
+    return found
 
 
 def _manager(name: str) -> http.HttpConnectionManager:
@@ -76,10 +103,10 @@ def _manager(name: str) -> http.HttpConnectionManager:
         codec_type="AUTO",
         use_remote_address={"value": True},
         internal_address_config={},
+        skip_xff_append=True,  # Envoy would give a caller on loopback another address of the host
         generate_request_id={"value": False},
         preserve_external_request_id=True,
         server_header_transformation="PASS_THROUGH",
-        normalize_path={"value": True},
         http_protocol_options={"accept_http_10": True},
         common_http_protocol_options={"idle_timeout": duration(30)},
         request_headers_timeout=duration(10),

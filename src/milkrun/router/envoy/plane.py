@@ -16,7 +16,7 @@ from milkrun.model import InstanceId, ServiceName
 from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
-from milkrun.router.envoy import readback
+from milkrun.router.envoy import limits, readback
 from milkrun.router.envoy.ads import Ads
 from milkrun.router.envoy.binary import Binary
 from milkrun.router.envoy.listeners import tcp_service
@@ -54,7 +54,12 @@ class Envoy:
         self._log = structlog.get_logger("envoy")
         self.name = f"envoy {binary.version_text}"
         self.reloads = 0
-        self.behind = ""
+        self._late = ""
+
+    @property
+    def behind(self) -> str:
+        """Why it does not follow its front yet, and what of that it does not do at all."""
+        return "; ".join([*filter(None, [self._late]), *limits.missing(self._front)])
 
     async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
         """Envoy serves: the one a former router left, as it is, or a new one serving `wanted`.
@@ -96,14 +101,14 @@ class Envoy:
         if now == known:
             self._log.info("took over the running Envoy as it is")
             return
-        self.behind = _unreachable(self._front, known.front)
-        if self.behind:
+        self._late = _unreachable(self._front, known.front)
+        if self._late:
             there = msgspec.structs.replace(self._front, listen=known.front.listen, stats=known.front.stats)
             now = msgspec.structs.replace(now, front=there)
         try:
             await self._tell(now)
         except DataPlaneError as error:
-            self.behind = str(error)
+            self._late = str(error)
             self._log.error("took over the running Envoy, which does not follow yet", why=str(error))
 
     def of(self, service: ServiceName) -> ServicePlane:
@@ -137,7 +142,7 @@ class Envoy:
         split = await self._process.admin.get(f"/config_dump?resource=dynamic_{dump}")
         told = self._memory.told.get(service, RoutingState())
         there = readback.clusters(hosts, service)
-        return readback.observed(told, there, readback.shares(split, service), tcp=tcp)
+        return readback.observed(told, there, readback.placement(split, service), tcp=tcp)
 
     async def apply(self, service: ServiceName, operations: Sequence[Operation]) -> None:
         """Envoy has taken the operations. What it refuses is taken back, and raised with Envoy's own words."""

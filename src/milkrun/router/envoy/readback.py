@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import Observed, Seen
 from milkrun.router.envoy.clusters import of_cluster
+from milkrun.router.placement import Placement, Span, totals
 from milkrun.router.plane import Counters
 
 Place = tuple[str, int]
@@ -102,10 +103,10 @@ def _host(host: _Host) -> tuple[Place, Host]:
     )
 
 
-def shares(body: bytes, service: ServiceName) -> dict[VersionName, int]:
-    """`/config_dump` of routes or listeners: how the service's traffic is split, by whatever route it comes.
+def placement(body: bytes, service: ServiceName) -> Placement:
+    """`/config_dump` of routes or listeners: how the service's slots are divided, by whatever route it comes.
 
-    Routes that split it in two ways are no split: they have to be told anew.
+    Routes that divide them in two ways are no placement: they have to be told anew.
     """
     try:
         splits = {
@@ -119,7 +120,11 @@ def shares(body: bytes, service: ServiceName) -> dict[VersionName, int]:
     except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
         raise DataPlaneError(f"Envoy's routes cannot be read: {error}") from error
     splits.discard(())
-    return dict(splits.pop()) if len(splits) == 1 else {}
+    found: list[Span] = []
+    for version, size in splits.pop() if len(splits) == 1 else ():
+        first = found[-1].last + 1 if found else 0
+        found.append(Span(first, first + size - 1, version))
+    return tuple(found)
 
 
 def _splits(tree: Any) -> Iterator[list[dict[str, Any]]]:
@@ -139,9 +144,7 @@ def _splits(tree: Any) -> Iterator[list[dict[str, Any]]]:
             ]
 
 
-def observed(
-    told: RoutingState, there: Clusters, split: Mapping[VersionName, int], *, tcp: bool = False
-) -> Observed:
+def observed(told: RoutingState, there: Clusters, placed: Placement, *, tcp: bool = False) -> Observed:
     """What Envoy does for the service. Which instance is at an address is known from what was told; at another
     one it is whoever Envoy says. What is in flight are requests, or connections where no HTTP is spoken.
     """
@@ -170,7 +173,7 @@ def observed(
         }
         if found:
             versions[version] = found
-    return Observed(shares=dict(split), versions=versions)
+    return Observed(shares=totals(placed), placement=placed, versions=versions)
 
 
 def _seen(server: Server, host: Host, in_flight: int, *, pooled: bool) -> Seen:

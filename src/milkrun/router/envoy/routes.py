@@ -4,7 +4,8 @@ One of our routes becomes three, of which the first that fits takes a request:
 - an upgrade (WebSocket), which may be silent for an hour;
 - GET and HEAD, which are sent again also when an instance took them and did not answer;
 - all else, which is sent again only when it surely never arrived.
-A path is a prefix of whole segments, and no text of a route but its path, escaped, is a pattern.
+A path that goes up (`/../`, in whatever spelling) is refused where paths decide: who reads it later may read another
+one than was routed. A path is a prefix of whole segments, and no text of a route but its path, escaped, is a pattern.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from milkrun.model import SHARE_SLOTS, ServiceName
 from milkrun.router.desired import RoutingState
 from milkrun.router.envoy.clusters import cluster_name
 from milkrun.router.envoy.messages import duration, packed
+from milkrun.router.envoy.users import Known, known
 from milkrun.router.front import Front, Route
+from milkrun.router.placement import totals
+from milkrun.settings.service import TrafficSettings
 
 SILENT_S = 60
+_INSTEAD = "OVERWRITE_IF_EXISTS_OR_ADD"
 TUNNEL_S = 3600
 TRIES = 10
 IDEMPOTENT = ("GET", "HEAD")
+_BETWEEN = r"([/\\]|%2f|%5c)"
+_GOES_UP = rf"(?i)(.*{_BETWEEN})?(\.|%2e){{1,2}}(;[^/\\]*)?({_BETWEEN}.*)?"
 _NEVER_ARRIVED = "connect-failure,refused-stream,reset-before-request"
 _UNANSWERED = "connect-failure,refused-stream,reset"
 
@@ -37,27 +44,31 @@ _UNANSWERED = "connect-failure,refused-stream,reset"
 def routes(front: Front, states: Mapping[ServiceName, RoutingState]) -> RouteConfiguration:
     """All routes of the front, in its order. A service without shares answers 503, no route 404."""
     host = parts.VirtualHost(name=front.name, domains=["*"])
+    if any(route.path != "/" for route in front.routes):
+        up = parts.RouteMatch(safe_regex={"regex": _GOES_UP})
+        host.routes.append(_said(up, 400, "the path goes up\n"))
     for route in front.routes:
         state = states.get(route.service, RoutingState())
-        host.routes.extend(_routed(route, front.services[route.service].path, state))
+        host.routes.extend(_routed(route, front.services[route.service], state))
     host.routes.append(_said(parts.RouteMatch(prefix=""), 404, "no route fits this request\n"))
     return RouteConfiguration(name=front.name, virtual_hosts=[host])
 
 
-def _routed(route: Route, base: str, state: RoutingState) -> Iterator[parts.Route]:
+def _routed(route: Route, traffic: TrafficSettings, state: RoutingState) -> Iterator[parts.Route]:
     if not state.shares:
         said = f"no instance of {route.service} is in service\n"
         yield _said(_match(route, route.methods), 503, said)
         return
-    split = _split(route, base, state)
-    if not route.methods or "GET" in route.methods:
-        upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
-        yield _sent(_match(route, ("GET",), upgrade), split, _UNANSWERED, TUNNEL_S)
-    if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
-        yield _sent(_match(route, safe), split, _UNANSWERED, SILENT_S)
-    others = tuple(method for method in route.methods if method not in IDEMPOTENT)
-    if others or not route.methods:
-        yield _sent(_match(route, others), split, _NEVER_ARRIVED, SILENT_S)
+    for each in known(traffic):
+        split = _split(route, traffic, state, each)
+        if not route.methods or "GET" in route.methods:
+            upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
+            yield _sent(_match(route, ("GET",), upgrade, *each.fits), split, _UNANSWERED, TUNNEL_S)
+        if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
+            yield _sent(_match(route, safe, *each.fits), split, _UNANSWERED, SILENT_S)
+        others = tuple(method for method in route.methods if method not in IDEMPOTENT)
+        if others or not route.methods:
+            yield _sent(_match(route, others, *each.fits), split, _NEVER_ARRIVED, SILENT_S)
 
 
 def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> parts.RouteMatch:
@@ -79,19 +90,24 @@ def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> 
     return parts.RouteMatch(path_separated_prefix=route.path, headers=headers)
 
 
-def _split(route: Route, base: str, state: RoutingState) -> parts.Route:
+def _split(route: Route, traffic: TrafficSettings, state: RoutingState, user: Known) -> parts.Route:
     """What becomes of the route's requests: which version takes one, and which path it sees."""
+    base = traffic.path
     action = parts.RouteAction(
         weighted_clusters={"clusters": weighted(route.service, state)},
         timeout=duration(0),  # a download may take as long as it moves
     )
+    if user.by:
+        action.weighted_clusters.use_hash_policy.value = True
+        action.hash_policy.append(user.by)
     if route.path == "/" or not route.strip:
         if base:
             action.prefix_rewrite = base + (route.path if route.path != "/" else "")
-        return parts.Route(route=action)
+        return parts.Route(route=action, response_headers_to_add=user.answer)
     action.regex_rewrite.pattern.regex = f"^{re.escape(route.path)}/?"
     action.regex_rewrite.substitution = f"{base}/"
-    return parts.Route(route=action)
+    told = {"header": {"key": "x-forwarded-prefix", "value": route.path}, "append_action": _INSTEAD}
+    return parts.Route(route=action, request_headers_to_add=[told], response_headers_to_add=user.answer)
 
 
 def _sent(match: parts.RouteMatch, split: parts.Route, retry_on: str, silent_s: int) -> parts.Route:
@@ -103,12 +119,19 @@ def _sent(match: parts.RouteMatch, split: parts.Route, retry_on: str, silent_s: 
 
 
 def weighted(service: ServiceName, state: RoutingState) -> list[parts.WeightedCluster.ClusterWeight]:
-    """The versions' clusters with their shares: together all slots, or none at all."""
+    """The versions' clusters with their shares: together all slots, or none at all.
+
+    With a placement they are its spans, in its order: Envoy goes through them by adding, so the slot of a user falls
+    into the span that has it. A version may be there more than once.
+    """
     if state.shares and (sum(state.shares.values()) != SHARE_SLOTS or min(state.shares.values()) < 1):
         raise InputRefused(f"the shares of {service} are {dict(state.shares)}: not {SHARE_SLOTS} slots")
+    spans = [(span.version, span.size) for span in state.placement] or sorted(state.shares.items())
+    if state.placement and totals(state.placement) != state.shares:
+        raise InputRefused(f"the placement of {service} has other shares than it should")
     return [
-        parts.WeightedCluster.ClusterWeight(name=cluster_name(service, version), weight={"value": share})
-        for version, share in sorted(state.shares.items())
+        parts.WeightedCluster.ClusterWeight(name=cluster_name(service, version), weight={"value": size})
+        for version, size in spans
     ]
 
 

@@ -1,8 +1,7 @@
 """What Envoy was told of one service, after the next operations. Pure.
 
 Envoy knows no operations: it gets the whole state each time. So the state that it was told is kept, and each
-operation changes it as a data plane with commands would have changed. It has no slots either: whose a request is,
-is drawn anew each time.
+operation changes it as a data plane with commands would have changed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def steps(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
 
 def after(told: RoutingState, operations: Sequence[Operation]) -> RoutingState:
     """The state once these are carried out. A version without servers is gone, unless it has a share."""
-    shares = dict(told.shares)
+    shares, placement = dict(told.shares), told.placement
     versions: dict[VersionName, dict[InstanceId, Server]] = {
         version: dict(servers) for version, servers in told.versions.items()
     }
@@ -43,10 +42,12 @@ def after(told: RoutingState, operations: Sequence[Operation]) -> RoutingState:
                 versions.setdefault(version, {})[server.id] = server
             case Remove(version, instance):
                 versions.get(version, {}).pop(instance, None)
-            case SetShares(new, _):
-                shares = dict(new)
+            case SetShares(new, spans):
+                shares, placement = dict(new), spans
             case _:
                 assert_never(operation)
     return RoutingState(
-        shares=shares, versions={version: servers for version, servers in versions.items() if servers}
+        shares=shares,
+        placement=placement,
+        versions={version: servers for version, servers in versions.items() if servers},
     )

@@ -1,0 +1,150 @@
+"""`milkrun router` with `data_plane = "envoy"`: from the registry to users, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from fleet import Fleet, a_fleet
+
+from milkrun.router.haproxy.process import Identity
+from milkrun.testing.registry import embedded_registry
+
+
+@pytest.fixture
+async def fleet(tmp_path):
+    async with embedded_registry(tmp_path / "registry") as address, a_fleet(tmp_path, address) as found:
+        await found.settle(data_plane="envoy")
+        yield found
+    # The goats' connections end with the data plane that had them; their tasks are to see that.
+    goats = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "answer"]
+    await asyncio.gather(*goats)
+
+
+def pid(fleet: Fleet) -> int:
+    file = fleet.state / "envoy.process.json"
+    return msgspec.json.decode(file.read_bytes(), type=Identity).pid
+
+
+async def test_weights_take_effect_and_are_reported(fleet):
+    await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.2")
+    await fleet.weigh(1, {"0.0.1": 100, "0.0.2": 0})
+    async with fleet.router():
+        await fleet.reported(lambda report: report.generation == 1)
+        assert set(await fleet.answers()) == {"a"}
+
+        commit = await fleet.weigh(2, {"0.0.1": 0, "0.0.2": 7})
+
+        report = await fleet.reported(lambda report: report.commit == commit)
+        assert {name: each.share for name, each in report.versions.items() if each.share} == {"0.0.2": 10_000}
+        assert (report.reloads, report.drift, report.held, report.alarms) == (0, [], [], [])
+        assert report.data_plane.startswith("envoy 1.")
+        assert set(await fleet.answers()) == {"b"}
+    with pytest.raises(ConnectionRefusedError):
+        await fleet.ask()
+
+
+async def test_an_instance_comes_falls_ill_rests_and_goes(fleet):
+    await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.1")
+    async with fleet.router():
+        await fleet.serves("a", "b")
+        await fleet.goat("c", "0.0.1")
+        await fleet.serves("a", "b", "c")
+        await fleet.registry.report("service:c", "critical", "cow")
+        report = await fleet.serves("a", "b")
+        assert report.instances["c"].state == "drained"
+        await fleet.registry.deregister("c")
+        await fleet.reported(lambda report: "c" not in report.instances)
+        assert set(await fleet.answers()) == {"a", "b"}
+
+
+async def test_who_still_answers_is_draining_and_then_drained(fleet):
+    a = await fleet.goat("a", "0.0.1")
+    async with fleet.router(), asyncio.TaskGroup() as tasks:
+        await fleet.serves("a")
+        a.gate.clear()
+        long = tasks.create_task(fleet.ask())
+        await a.entered.wait()
+        await fleet.goat("b", "0.0.1")
+        await fleet.serves("a", "b")
+
+        await fleet.registry.maintenance("a", enable=True, reason="rest")
+        report = await fleet.serves("b")
+
+        assert (report.instances["a"].state, report.instances["a"].in_flight) == ("draining", 1)
+        assert set(await fleet.answers()) == {"b"}
+        a.gate.set()
+        assert await long == "a"
+        await fleet.reported(lambda report: report.instances["a"].state == "drained")
+
+
+async def test_envoy_comes_back_by_itself_while_the_registry_is_dead(fleet):
+    await fleet.goat("a", "0.0.1")
+    await fleet.goat("b", "0.0.2")
+    await fleet.weigh(1, {"0.0.1": 1, "0.0.2": 1})
+    async with fleet.router():
+        await fleet.reported(lambda report: report.generation == 1 and not report.drift)
+        await fleet.between.down()
+        first = pid(fleet)
+
+        os.kill(first, signal.SIGKILL)
+
+        while pid(fleet) == first or await _refused(fleet):
+            await asyncio.sleep(0.02)
+        assert set(await fleet.answers()) == {"a", "b"}
+
+
+async def test_a_cold_start_without_a_registry_serves_the_last_good_state(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router():
+        await fleet.serves("a")
+    await fleet.between.down()
+
+    async with fleet.router():
+        while await _refused(fleet):
+            await asyncio.sleep(0.02)
+        assert set(await fleet.answers()) == {"a"}
+
+
+async def test_the_next_router_takes_the_running_envoy_over(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router(hand_over=True):
+        await fleet.serves("a")
+        first = pid(fleet)
+    assert set(await fleet.answers()) == {"a"}
+
+    async with fleet.router():
+        await fleet.serves("a")
+        assert pid(fleet) == first
+
+
+async def test_another_data_plane_takes_the_place_of_the_former_one(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router(hand_over=True):
+        await fleet.reported(lambda report: report.data_plane.startswith("envoy") and not report.drift)
+        first = pid(fleet)
+
+        await fleet.settle()
+
+        await fleet.reported(lambda report: report.data_plane.startswith("haproxy") and not report.drift)
+        assert set(await fleet.answers()) == {"a"}
+        assert not Path(f"/proc/{first}").exists()
+        master = fleet.master()
+    await fleet.settle(data_plane="envoy")
+    async with fleet.router():
+        await fleet.reported(lambda report: report.data_plane.startswith("envoy") and not report.drift)
+        assert set(await fleet.answers()) == {"a"}
+        assert not Path(f"/proc/{master}").exists()
+
+
+async def _refused(fleet: Fleet) -> bool:
+    try:
+        return await fleet.ask() == "closed"
+    except OSError:
+        return True

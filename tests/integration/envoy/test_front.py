@@ -1,0 +1,380 @@
+"""Where Envoy stands: routes to several services, shares, draining, TCP, WebSocket, the page for people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import aiohttp
+import msgspec
+import pytest
+from ports import free_port
+from yarl import URL
+
+from milkrun.model import ServiceName
+from milkrun.router.desired import Mode
+from milkrun.router.diff import Remove, diff
+from milkrun.router.front import Front, Route
+from milkrun.settings.service import TrafficSettings
+
+from .conftest import GOAT, converge, load, state
+
+COW = ServiceName("cow")
+
+
+def of(app):
+    return state({"1": 10_000}, **{"1": [app.server()]})
+
+
+@pytest.fixture
+async def edge(stand, apps):
+    """Goats at shop.example/goat (GET and POST, stripped) and by a header; cows get the rest of /cow."""
+    routes = (
+        Route(service=GOAT, host="shop.example", path="/goat", methods=("GET", "POST"), strip=True),
+        Route(service=GOAT, headers=(("x-team", "red"),)),
+        Route(service=COW, path="/cow"),
+    )
+    services = {GOAT: TrafficSettings(), COW: TrafficSettings(path="/v1")}
+    front = msgspec.structs.replace(stand.front, routes=routes, services=services)
+    await stand.start({GOAT: of(apps["a1"]), COW: of(apps["b1"])}, front)
+    return stand
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as found:
+        yield found
+
+
+async def asked(session, url, path, method="GET", **headers):
+    """The status, who answered, and the path that it saw."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.request(method, URL(f"{url}{path}", encoded=True), headers=names) as answer:
+        seen = await answer.json() if answer.status == 200 else {}
+        return answer.status, seen.get("who"), seen.get("path")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "headers", "expected"),
+    [
+        ("/goat/x?q=1&r=%20", "GET", {"Host": "shop.example"}, (200, "a1", "/x?q=1&r=%20")),
+        ("/goat", "POST", {"Host": "SHOP.example.:8080"}, (200, "a1", "/")),
+        ("/goat/", "GET", {"Host": "shop.example"}, (200, "a1", "/")),
+        ("/goatee", "GET", {"Host": "shop.example"}, (404, None, None)),
+        ("/goat/x", "PUT", {"Host": "shop.example"}, (404, None, None)),
+        ("/goat/x", "GET", {"Host": "shopxexample"}, (404, None, None)),
+        ("/goat/x", "GET", {"Host": "other.example"}, (404, None, None)),
+        ("/anything", "PUT", {"X_Team": "red"}, (200, "a1", "/anything")),
+        ("/anything", "PUT", {"X_Team": "reddish"}, (404, None, None)),
+        ("/cow/x?y", "DELETE", {}, (200, "b1", "/v1/cow/x?y")),
+        ("/cow", "GET", {}, (200, "b1", "/v1/cow")),
+        ("/cow", "GET", {"X_Team": "red"}, (200, "a1", "/cow")),
+        ("/", "GET", {}, (404, None, None)),
+        ("/cow/%2e%2e/goat", "GET", {}, (400, None, None)),
+        ("/cow/..%2Fgoat", "GET", {}, (400, None, None)),
+        ("/cow/..;x/goat", "GET", {}, (400, None, None)),
+        ("/cow/a..b/.c?/../d", "GET", {}, (200, "b1", "/v1/cow/a..b/.c?/../d")),
+    ],
+)
+async def test_the_first_route_that_fits_takes_a_request(edge, path, method, headers, expected):
+    async with aiohttp.ClientSession() as session:
+        assert await asked(session, edge.url, path, method, **headers) == expected
+
+
+async def test_one_services_change_touches_no_other(edge, apps, session):
+    envoy = edge.envoys[-1]
+
+    async with load(f"{edge.url}/cow") as cows:
+        for share in (0, 1, 5_000, 10_000):
+            shares = {name: each for name, each in (("1", 10_000 - share), ("2", share)) if each}
+            await converge(envoy, state(shares, **{"1": [apps["a1"].server()], "2": [apps["a2"].server()]}))
+            await cows.more(10)
+        observed = await converge(envoy, state({}))
+        assert observed.shares == {}
+        await cows.more(10)
+        assert await asked(session, edge.url, "/goat", Host="shop.example") == (503, None, None)
+
+    assert (cows.failed, set(cows.answers)) == ({}, {"b1"})
+    assert (await envoy.of(COW).observe()).shares == {"1": 10_000}
+
+
+async def test_another_front_is_taken_over_without_a_lost_request(edge, apps, session):
+    async with load(f"{edge.url}/cow") as cows:
+        await cows.more(10)
+        routes = (Route(service=COW, path="/cow"), Route(service=GOAT))
+        front = msgspec.structs.replace(edge.front, routes=routes)
+        envoy = await edge.start({GOAT: of(apps["a1"]), COW: of(apps["b1"])}, front)
+        await cows.more(10)
+
+    assert (cows.failed, envoy.behind) == ({}, "")
+    assert await asked(session, edge.url, "/any") == (200, "a1", "/any")
+
+
+async def test_another_address_is_listened_on_and_a_taken_one_is_said(edge, apps, session):
+    wanted = {GOAT: of(apps["a1"]), COW: of(apps["b1"])}
+    former = edge.url
+    moved = msgspec.structs.replace(edge.front, listen=("127.0.0.1", free_port()))
+
+    envoy = await edge.start(wanted, moved)
+
+    assert envoy.behind == ""
+    assert await asked(session, edge.url, "/cow") == (200, "b1", "/v1/cow")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        async with aiohttp.ClientSession() as other:
+            await asked(other, former, "/cow")
+    envoy = await edge.start(
+        wanted, msgspec.structs.replace(edge.front, listen=("127.0.0.1", apps["a2"].port))
+    )
+    assert "goes on at its former addresses" in envoy.behind
+    at = f"http://127.0.0.1:{moved.listen[1]}"
+    assert await asked(session, at, "/cow") == (200, "b1", "/v1/cow")
+
+
+async def test_shares_are_as_told_whatever_the_number_of_instances(stand, apps):
+    envoy = await stand.start(state({}))
+    three = [apps["b1"].server(), apps["b2"].server(), apps["a2"].server()]
+    await converge(envoy, state({"a": 7_500, "b": 2_500}, a=[apps["a1"].server()], b=three))
+
+    async with load(stand.url, callers=8) as callers:
+        await callers.more(2_000)
+
+    assert callers.failed == {}
+    count = sum(callers.answers.values())
+    # Five standard deviations: one run in 1.7 million is outside by chance.
+    assert abs(callers.answers["a1"] - 0.75 * count) < 5 * (count * 0.75 * 0.25) ** 0.5
+
+
+async def test_a_share_of_one_slot_is_kept_exactly(stand, apps):
+    envoy = await stand.start(state({}))
+    wanted = state({"a": 9_999, "b": 1}, a=[apps["a1"].server()], b=[apps["b1"].server()])
+
+    assert (await converge(envoy, wanted)).shares == {"a": 9_999, "b": 1}
+
+
+async def test_who_drains_ends_what_it_has_gets_nothing_new_and_only_then_goes(stand, apps, session):
+    envoy = await stand.start(state({"a": 10_000}, a=[apps["a1"].server(), apps["a2"].server()]))
+    plane = envoy.of(GOAT)
+    apps["a1"].gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        long = [tasks.create_task(asked(session, stand.url, "/long")) for _ in range(4)]
+        await apps["a1"].entered.wait()
+        gone = state({"a": 10_000}, a=[apps["a2"].server()])
+        while (await plane.observe()).versions["a"]["a1"].server.mode is Mode.SERVE:
+            await plane.apply(diff(await plane.observe(), gone), gone)
+        seen = len(apps["a1"].asked)
+
+        async with load(stand.url, keep=False) as others:
+            await others.more(40)
+
+        observed = await plane.observe()
+        assert observed.versions["a"]["a1"].in_flight == seen > 0
+        assert diff(observed, gone) == []
+        assert (set(others.answers), others.failed) == ({"a2"}, {})
+        apps["a1"].gate.set()
+        assert {(await answer)[0] for answer in long} == {200}
+    while not (operations := diff(await plane.observe(), gone)):
+        await asyncio.sleep(0.01)
+    assert operations == [Remove("a", "a1")]
+    await converge(envoy, gone)
+    assert len(apps["a1"].asked) == seen
+
+
+async def test_a_request_that_a_spare_has_is_counted_too(stand, apps, session):
+    """Draining is over only when the requests that it took for another version are."""
+    envoy = await stand.start(
+        state({"a": 5_000, "b": 5_000}, a=[apps["a1"].server()], b=[apps["b1"].server()])
+    )
+    await apps["a1"].kill()
+    while (await envoy.of(GOAT).observe()).versions["a"]["a1"].up:
+        await asyncio.sleep(0.01)
+    apps["b1"].gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        long = [tasks.create_task(asked(session, stand.url, "/long")) for _ in range(20)]
+        while (await envoy.of(GOAT).observe()).versions["b"]["b1"].in_flight < 20:
+            await asyncio.sleep(0.01)
+        assert (await envoy.of(GOAT).observe()).versions["b"]["b1"].pooled
+        apps["b1"].gate.set()
+    assert {(await answer)[1] for answer in long} == {"b1"}
+
+
+async def test_who_is_in_maintenance_gets_nothing_even_when_nobody_else_is_left(stand, apps, session):
+    await stand.start(state({"a": 10_000}, a=[apps["a1"].server(), apps["a2"].server(Mode.DRAIN)]))
+    await apps["a1"].kill()
+
+    answers = Counter([(await asked(session, stand.url, "/"))[0] for _ in range(30)])
+
+    assert answers == {503: 30}
+    assert apps["a2"].asked == []
+
+
+async def answers(place) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(*place)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_a_stop_waits_for_what_is_in_flight_and_takes_nothing_new(stand, apps, session):
+    envoy = await stand.start(of(apps["a1"]))
+    apps["a1"].gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        long = tasks.create_task(asked(session, stand.url, "/long"))
+        await apps["a1"].entered.wait()
+        stop = tasks.create_task(envoy.stop())
+        while await answers(stand.front.listen):
+            await asyncio.sleep(0.01)
+        assert not stop.done()
+        apps["a1"].gate.set()
+        assert (await long)[:2] == (200, "a1")
+    assert not await envoy.alive()
+
+
+async def test_a_websocket_goes_through_and_is_in_flight(stand, apps, session):
+    envoy = await stand.start(of(apps["a1"]))
+
+    async with session.ws_connect(f"{stand.url}/chat") as socket:
+        await socket.send_str("hello")
+
+        assert await socket.receive_str() == "a1 hello"
+        assert (await envoy.of(GOAT).observe()).versions["1"]["a1"].in_flight == 1
+
+
+async def test_an_instance_sees_what_the_caller_sent_and_who_called(stand, apps, session):
+    await stand.start(of(apps["a1"]))
+    headers = {"X-Request-Id": "4711", "Host": "goats.example:99"}
+
+    async with session.get(f"{stand.url}/x", headers=headers) as answer:
+        seen = await answer.json()
+        assert "x-envoy-upstream-service-time" not in answer.headers
+
+    assert (seen["X-Request-Id"], seen["Host"]) == ("4711", "goats.example:99")
+    assert (seen["X-Forwarded-For"], seen["X-Forwarded-Prefix"]) == ("127.0.0.1", "")
+    async with session.get(f"{stand.url}/x") as answer:
+        assert (await answer.json())["X-Request-Id"] == ""
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_only_a_sidecars_callers_are_believed(stand, apps, session, local):
+    front = msgspec.structs.replace(
+        stand.front, local=local, routes=(Route(service=GOAT, path="/goat", strip=True),)
+    )
+    await stand.start(of(apps["a1"]), front)
+    said = {"X-Forwarded-For": "9.9.9.9", "X_Forwarded_For": "8.8.8.8", "X-Real-IP": "7.7.7.7"}
+
+    async with session.get(f"{stand.url}/goat/x", headers=said | {"X-Milkrun-Version": "2"}) as answer:
+        seen = await answer.json()
+
+    theirs = {name.lower(): value for name, value in seen["all"].items() if name.lower() != "host"}
+    for name in ("accept", "accept-encoding", "user-agent"):
+        theirs.pop(name)
+    ours = {"x-forwarded-prefix": "/goat", "x-forwarded-proto": "http"}
+    if local:
+        kept = {name.lower(): value for name, value in said.items()} | {"x-milkrun-version": "2"}
+        assert theirs == ours | kept
+    else:
+        assert theirs == ours | {"x-forwarded-for": "127.0.0.1"}
+
+
+async def test_a_caller_cannot_make_envoy_send_a_post_again(stand, apps):
+    await stand.start(of(apps["a1"]))
+    apps["a1"].breaks = True
+    says = {"x-envoy-retry-on": "reset,5xx", "x-envoy-max-retries": "5"}
+    async with aiohttp.ClientSession(headers=says) as session:
+        assert (await asked(session, stand.url, "/", "POST"))[0] == 503
+    assert len(apps["a1"].asked) == 1
+
+
+async def test_a_tcp_service_is_split_drained_and_closed_when_nobody_serves(stand):
+    async def echo(name, reader, writer):
+        while data := await reader.read(100):
+            writer.write(name + b" " + data)
+        writer.close()
+
+    servers = [
+        await asyncio.start_server(lambda r, w, name=name: echo(name, r, w), "127.0.0.1", 0)
+        for name in (b"a", b"b")
+    ]
+    a, b = (
+        state({}, v=[]).versions.get("v") or _server(name, server)
+        for name, server in zip("ab", servers, strict=True)
+    )
+    front = msgspec.structs.replace(stand.front, services={GOAT: TrafficSettings(protocol="tcp")})
+    envoy = await stand.start(state({"1": 10_000}, **{"1": [a], "2": [b]}), front)
+    plane = envoy.of(GOAT)
+    reader, writer = await asyncio.open_connection(*stand.front.listen)
+    writer.write(b"one")
+    assert await reader.read(100) == b"a one"
+    assert (await plane.observe()).versions["1"]["a"].in_flight == 1
+
+    moved = state({"2": 10_000}, **{"1": [msgspec.structs.replace(a, mode=Mode.DRAIN)], "2": [b]})
+    assert (await converge(envoy, moved)).shares == {"2": 10_000}
+
+    writer.write(b"two")
+    assert await reader.read(100) == b"a two", "a connection stays where it is"
+    assert (await plane.observe()).versions["1"]["a"].in_flight == 1
+    other, out = await asyncio.open_connection(*stand.front.listen)
+    out.write(b"three")
+    assert await other.read(100) == b"b three"
+    out.close()
+    writer.close()
+    nobody = state({}, **{"2": [b]})
+    assert (await converge(envoy, nobody)).shares == {}
+    reader, writer = await asyncio.open_connection(*stand.front.listen)
+    assert await reader.read(100) == b""
+    writer.close()
+    for server in servers:
+        server.close()
+
+
+def _server(name, server):
+    from milkrun.router.desired import Server
+
+    return Server(id=name, address="127.0.0.1", port=server.sockets[0].getsockname()[1])
+
+
+async def test_the_page_shows_versions_and_nothing_else_of_the_admin(stand, apps, session):
+    await stand.start(of(apps["a1"]))
+
+    async with session.get(f"{stand.page}/") as answer:
+        assert (answer.url.path, answer.status) == ("/monitor", 200)
+        assert "goat/1::127.0.0.1" in await answer.text()
+    async with session.get(f"{stand.page}/metrics") as answer:
+        assert 'envoy_cluster_name="goat/1"' in await answer.text()
+    for method, path in (
+        *(("GET", each) for each in ("/config_dump", "/quitquitquit", "/monitor/../quitquitquit")),
+        *(("POST", each) for each in ("/monitor", "/quitquitquit", "/drain_listeners", "/logging")),
+    ):
+        async with session.request(method, f"{stand.page}{path}") as answer:
+            assert answer.status == 404, (method, path)
+
+
+async def test_requests_are_counted_by_version(stand, apps):
+    envoy = await stand.start(of(apps["a1"]))
+    async with load(stand.url) as callers:
+        await callers.more(30)
+
+    counted = await envoy.of(GOAT).traffic()
+
+    assert counted["a1"].requests == sum(callers.answers.values())
+    assert counted["a1"].failures == 0
+
+
+def test_a_front_with_certificates_is_refused():
+    from milkrun.errors import DataPlaneError
+    from milkrun.router.envoy.listeners import listeners
+
+    if "certificates" not in Front.__struct_fields__:
+        return
+    front = Front(
+        name="edge",
+        listen=("127.0.0.1", 1),
+        stats=("127.0.0.1", 2),
+        routes=(),
+        services={},
+        certificates="tls",
+    )
+    with pytest.raises(DataPlaneError, match="certificates"):
+        list(listeners(front, {}))
