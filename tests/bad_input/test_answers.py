@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
+
 import pytest
 from bad_input.description import operations
 from conformance.registries import NODE
@@ -13,7 +17,7 @@ NOTHING_THERE = ("/v1/coordinate/node/{node}", "/v1/operator/keyring", "/v1/agen
 
 
 @pytest.fixture(scope="module")
-def there(registry):
+def there(registry, guarded):
     """Something of each kind, and by which parameters it is asked for."""
     check = {"TTL": "600s", "Status": "passing"}
     fields = {
@@ -34,6 +38,10 @@ def there(registry):
     session = registry.session()
     assert registry.put("/v1/kv/goat", b"milk", flags="7", acquire=session).text == "true"
     assert registry.put("/v1/event/fire/goat", b"milk").status == 200
+    role = {"Name": "goat", "NodeIdentities": [{"NodeName": "n1", "Datacenter": "dc1"}]}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", guarded.port)) as connection:
+        connection.request("PUT", "/v1/acl/role", json.dumps(role), {"X-Consul-Token": guarded.token})
+        made = json.loads(connection.getresponse().read())
     names = dict.fromkeys(("key", "service", "id"), "goat")
     return {
         **names,
@@ -42,6 +50,8 @@ def there(registry):
         "session": session,
         "policy": MANAGEMENT,
         "accessor": ANONYMOUS,
+        "role": made["ID"],
+        "template": "builtin/service",
     }
 
 

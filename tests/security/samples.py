@@ -220,7 +220,7 @@ SAMPLES: dict[tuple[str, str], list[Sample]] = {
     ("PUT", "/v1/agent/join/"): [Sample("10.0.0.1")],
     ("PUT", "/v1/agent/leave"): [Sample()],
     ("PUT", "/v1/agent/force-leave/"): [Sample("n1")],
-    ("GET", "/v1/snapshot"): [Sample(shows="MILKRUN")],
+    ("GET", "/v1/snapshot"): [Sample(shows="milkrun-registry-snapshot")],
     ("PUT", "/v1/snapshot"): [Sample(body=pack(populated().whole())), Sample(body=b"no snapshot")],
     ("PUT", "/v1/acl/bootstrap"): [Sample()],
     ("GET", "/v1/acl/token/self"): [Sample(shows="AccessorID")],

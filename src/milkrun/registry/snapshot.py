@@ -1,6 +1,8 @@
 """A registry's whole state as one file, and back. Pure.
 
-The file is a first line that names the format, the SHA-256 of what follows, and that: compressed MessagePack.
+The file is an archive as Consul's are, which Consul's own tools save, inspect and restore: meta.json says what
+they show of it, state.bin is ours: a first line that names the format, and MessagePack. Files of the first
+format, which were that line, the SHA-256 of what followed, and compressed MessagePack, are still read.
 Lock-delays and events are not part of it: after a restore no lock is so fresh that its holder might not know.
 """
 
@@ -12,7 +14,7 @@ import zlib
 import msgspec
 
 from milkrun.errors import InputRefused
-from milkrun.registry import agent, catalog, kv, sessions
+from milkrun.registry import agent, archive, catalog, kv, sessions
 from milkrun.registry.access.tokens import Policy, Role, Token, Tokens
 from milkrun.registry.nouns import Check, CheckSpec, Entry, Node, Session
 
@@ -20,6 +22,10 @@ FIRST_LINE = b"MILKRUN REGISTRY SNAPSHOT 1\n"
 BYTES_AT_MOST = 64 * 1024 * 1024
 UNPACKED_BYTES_AT_MOST = 512 * 1024 * 1024
 _DIGEST_BYTES = 32
+_META, _STATE = "meta.json", "state.bin"
+_NO_PEERS = "kA=="
+"""An empty list, as MessagePack in base64: where Consul keeps its servers."""
+_AGAIN = "take another one: a part of this is missing or changed"
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,27 +77,56 @@ def take(
 
 def pack(whole: Contents) -> bytes:
     """The file."""
-    body = zlib.compress(_encode(whole), 6)
-    return FIRST_LINE + hashlib.sha256(body).digest() + body
+    state = FIRST_LINE + _encode(whole)
+    meta = {
+        "Version": 1,
+        "ID": f"milkrun-{whole.index}",
+        "Index": whole.index,
+        "Term": 1,
+        "Peers": _NO_PEERS,
+        "Configuration": {"Servers": []},
+        "ConfigurationIndex": 0,
+        "Size": len(state),
+    }
+    return archive.packed({_META: msgspec.json.encode(meta), _STATE: state})
 
 
 def unpack(file: bytes) -> Contents:
     """What the file holds. Raises InputRefused for one that is not ours, or that is not whole."""
-    if not file.startswith(FIRST_LINE):
+    if file.startswith(FIRST_LINE):
+        return _of_first_format(file)
+    if not file.startswith(archive.HEAD):
         raise _refused("it is no snapshot of a Milkrun registry", "name a file that `snapshot save` wrote")
+    try:
+        files = archive.unpacked(file, UNPACKED_BYTES_AT_MOST)
+    except ValueError as error:
+        raise _refused(f"it is damaged: {error}", _AGAIN) from error
+    state = files.get(_STATE, memoryview(b""))
+    if state[: len(FIRST_LINE)] != FIRST_LINE:
+        raise _refused("it is damaged: it holds no state", _AGAIN)
+    return _decoded(state[len(FIRST_LINE) :])
+
+
+def _of_first_format(file: bytes) -> Contents:
     head = len(FIRST_LINE) + _DIGEST_BYTES
     digest, body = file[len(FIRST_LINE) : head], file[head:]
-    again = "take another one: a part of this is missing or changed"
     if hashlib.sha256(body).digest() != digest:
-        raise _refused("it is damaged: its contents do not have the checksum that it names", again)
+        raise _refused("it is damaged: its contents do not have the checksum that it names", _AGAIN)
     unpacker = zlib.decompressobj()
     try:
         unpacked = unpacker.decompress(body, UNPACKED_BYTES_AT_MOST)
         if not unpacker.eof:
-            raise _refused(f"it holds more than {UNPACKED_BYTES_AT_MOST} bytes", again)
-        return _consistent(_decoder.decode(unpacked))
-    except (zlib.error, msgspec.DecodeError) as error:
-        raise _refused(f"it cannot be read: {error}", again) from error
+            raise _refused(f"it holds more than {UNPACKED_BYTES_AT_MOST} bytes", _AGAIN)
+    except zlib.error as error:
+        raise _refused(f"it cannot be read: {error}", _AGAIN) from error
+    return _decoded(memoryview(unpacked))
+
+
+def _decoded(body: memoryview) -> Contents:
+    try:
+        return _consistent(_decoder.decode(body))
+    except msgspec.DecodeError as error:
+        raise _refused(f"it cannot be read: {error}", _AGAIN) from error
 
 
 def on_node(whole: Contents, node: str) -> Contents:

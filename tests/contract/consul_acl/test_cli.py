@@ -304,3 +304,17 @@ def test_a_snapshot_takes_the_right_on_all_tokens(clis, tmp_path):
 
     assert Cli(ours.server, made["SecretID"]).run("snapshot", "save", str(file))[0] == 1
     assert not file.exists()
+
+
+def test_consuls_command_line_saves_inspects_and_restores_snapshots(clis, tmp_path):
+    for cli in clis:
+        file = str(tmp_path / f"{cli.server.kind}.snap")
+        cli.ok("kv", "put", "kept", "before")
+        assert "Saved and verified snapshot to index" in cli.ok("snapshot", "save", file)
+        assert re.search(r"(?m)^Version +1$", cli.ok("snapshot", "inspect", file))
+        cli.ok("kv", "put", "kept", "after")
+        cli.ok("snapshot", "restore", file)
+        assert cli.ok("kv", "get", "kept") == "before\n"
+    status, _, error = clis[0].run("snapshot", "restore", str(tmp_path / f"{clis[1].server.kind}.snap"))
+    assert status == 1
+    assert "no snapshot of a Milkrun registry; nothing was changed" in error

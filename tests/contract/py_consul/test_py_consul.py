@@ -23,7 +23,6 @@ ONE_SERVER = "one server has nothing to agree about with others"
 LEFT_OUT = {
     "test_acl.TestConsulAcl.test_acl_auth_method_crud": NO_LOGINS,
     "test_acl.TestConsulAcl.test_acl_binding_rule_crud": NO_LOGINS,
-    "test_snapshot.TestSnapshot.test_snapshot_save_and_restore": "snapshots are a format of our own, not gzip",
     "test_agent.TestAgent.test_agent_leave": "a request does not stop this registry",
     "test_agent.TestAgent.test_agent_service_connect": NO_MESH,
     "test_config.TestConfig.test_config_entry_crud": NO_MESH,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milkrun.errors import InputRefused
-from milkrun.registry import commands, snapshot, topics
+from milkrun.registry import archive, commands, snapshot, topics
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service
 from milkrun.registry.snapshot import FIRST_LINE, on_node, pack, unpack
 from milkrun.registry.state import Machine
@@ -150,15 +150,38 @@ def test_a_foreign_file_is_refused(file):
         unpack(file)
 
 
-def signed(body):
+def of_first_format(body):
     packed = zlib.compress(body)
     return FIRST_LINE + hashlib.sha256(packed).digest() + packed
 
 
+def of_now(body):
+    return archive.packed({"meta.json": b"{}", "state.bin": FIRST_LINE + body})
+
+
+@pytest.mark.parametrize("signed", [of_first_format, of_now])
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode({"node": "n1"})])
-def test_what_is_no_state_is_refused(body):
+def test_what_is_no_state_is_refused(body, signed):
     with pytest.raises(InputRefused, match="cannot be read"):
         unpack(signed(body))
+
+
+@pytest.mark.parametrize("files", [{}, {"state.bin": b"Consul's own"}, {"meta.json": b"{}"}])
+def test_an_archive_without_a_state_of_ours_is_refused(files):
+    with pytest.raises(InputRefused, match="holds no state"):
+        unpack(archive.packed(files))
+
+
+def test_a_file_of_the_first_format_is_still_read(farm):
+    whole = farm.machine.whole()
+    assert unpack(of_first_format(msgspec.msgpack.encode(whole))) == whole
+
+
+def test_a_damaged_file_of_the_first_format_is_refused(farm):
+    file = of_first_format(msgspec.msgpack.encode(farm.machine.whole()))
+    for damaged in (file[:-1], file + b"x", file[:40]):
+        with pytest.raises(InputRefused, match="nothing was changed"):
+            unpack(damaged)
 
 
 def without(whole, **kept):

@@ -1,4 +1,4 @@
-"""/v1/snapshot: the whole state as one file of ours, and back."""
+"""/v1/snapshot: the whole state as one file, which Consul's command line carries too, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def save(engine: Engine, request: Request) -> Reply:
     file = pack(engine.machine.whole())
     if len(file) > BYTES_AT_MOST:
         raise Refused(413, f"the snapshot has {len(file)} bytes, the most is {BYTES_AT_MOST}")
-    return Reply(200, file, b"application/octet-stream", engine.machine.ledger.index)
+    return Reply(200, file, b"application/x-gzip", engine.machine.ledger.index)
 
 
 async def restore(engine: Engine, request: Request) -> Reply:
