@@ -16,6 +16,7 @@ PAGES = sorted(
 # A word that starts like a path of the repository, perhaps with the name of a test in it.
 WORD = re.compile(r"(?<![\w./~-])((?:src|tests|docs|benchmarks|examples|\.ci)/[\w./-]*)(?:::(\w+))?")
 ROOMS = (
+    "host",
     *("registry", "agent", "router", "gitsync", "load"),
     *("up", "overview", "cli", "consul", "settings", "repository", "testing"),
 )
@@ -56,7 +57,7 @@ def test_each_make_target_is_told(page):
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_file_of_a_room_is_told_and_no_other(root, page, section, rows, room):
     home = root / "src" / "milkrun" / room
-    heading = f"The {room}" if room in ("registry", "agent", "router") else room
+    heading = f"The {room}" if room in ("host", "registry", "agent", "router") else room
     text = section(page("docs/architecture.md"), heading)
     told = [row[0].strip("`") for row in rows(text)[1:] if row[0].endswith(".py`")]
     there = [str(path.relative_to(home)) for path in home.rglob("*.py") if path.name != "__init__.py"]

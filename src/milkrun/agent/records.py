@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import structlog
 from milkrun.agent.plan import Slot
 from milkrun.agent.units.identity import Identity
 from milkrun.errors import MilkrunError
+from milkrun.host import files
 from milkrun.model import InstanceId
 from milkrun.settings.service import ServiceSettings
 
@@ -44,14 +44,8 @@ class Records:
     def save(self, record: Record) -> None:
         """The record is on disk as a whole, or MilkrunError is raised and the old one still is."""
         path = self._path(record.instance)
-        temporary = path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            self._sync()
+            files.replace(path, msgspec.json.encode(record))
         except OSError as error:
             raise MilkrunError(
                 f"the agent cannot write its record {path}: {error.strerror}",
@@ -62,7 +56,7 @@ class Records:
         """There is no record of the instance."""
         try:
             self._path(instance).unlink(missing_ok=True)
-            self._sync()
+            files.sync(self._folder)
         except OSError as error:
             raise MilkrunError(
                 f"the agent cannot remove its record of {instance}: {error.strerror}"
@@ -83,10 +77,3 @@ class Records:
 
     def _path(self, instance: InstanceId) -> Path:
         return self._folder / f"{instance}.json"
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

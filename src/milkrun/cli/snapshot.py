@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from milkrun.cli import terminal
 from milkrun.cli.place import Place
 from milkrun.errors import InputRefused
+from milkrun.host import files
 
 WAIT_S = 120.0
 _registry = click.option("--registry", default="", help="The registry's address.")
@@ -63,14 +63,7 @@ def restore(place: Place, file: Path, registry: str) -> None:
 
 def _write(file: Path, body: bytes) -> None:
     """The file is whole on the disk, readable for its owner only, or as it was before."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        draft.touch(mode=0o600, exist_ok=False)
-        with draft.open("wb") as out:
-            out.write(body)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
+        files.replace(file, body)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise InputRefused(f"it cannot be written: {error.strerror}", file=str(file)) from error

@@ -22,6 +22,7 @@ from typing import Self
 import msgspec
 
 from milkrun.errors import Conflict, InputRefused, MilkrunError, StorageFailed
+from milkrun.host.files import sync
 from milkrun.registry.ledger import Row
 from milkrun.registry.unfolded import Unfolded
 
@@ -76,7 +77,7 @@ class Storage:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.close(os.open(self.folder / _FILE, _CREATE, 0o600))
             self._open()
-            _sync(self.folder)  # SQLite does it too, and passes over its errors: its files would be gone
+            sync(self.folder)  # SQLite does it too, and passes over its errors: its files would be gone
         except BlockingIOError as error:
             self.__exit__()
             raise Conflict(
@@ -257,16 +258,7 @@ def _make(folder: Path) -> None:
     folder.chmod(0o700)
     for each in [folder, *missing]:
         with contextlib.suppress(PermissionError):  # a folder above that we may not read was there before us
-            _sync(each.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Which files are in the folder is on the disk."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+            sync(each.parent)
 
 
 def _write_again(path: Path) -> None:

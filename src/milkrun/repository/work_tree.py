@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from milkrun.errors import Conflict
+from milkrun.host import files
 from milkrun.repository.reading import Repository
 
 TRIES = 20
@@ -79,11 +80,4 @@ async def _refuse_edits(repository: Repository, path: str) -> None:
 def _replace(file: Path, data: bytes, *, executable: bool) -> None:
     """The file holds `data`; whoever reads it meanwhile sees all of the old or all of the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.milkrun")
-    with beside.open("wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    if executable:
-        beside.chmod(beside.stat().st_mode | 0o111)
-    beside.replace(file)
+    files.replace(file, data, mode=0o777 if executable else 0o666)

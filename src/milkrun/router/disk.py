@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import msgspec
 import structlog
 
 from milkrun.errors import DataPlaneError
+from milkrun.host import files
 
 _T = TypeVar("_T")
 
@@ -21,29 +21,12 @@ def write(path: Path, data: bytes) -> None:
     """
     try:
         if not _same(path, data):
-            _replace(path, data)
+            files.replace(path, data)
     except OSError as error:
         raise DataPlaneError(
             f"{path} cannot be written ({error.strerror}); what is served stays as it is",
             remedy="make room on the disk, or see who owns the folder",
         ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(path: Path) -> bytes | None:

@@ -45,16 +45,6 @@ def test_a_failed_sync_keeps_the_former_content_and_is_an_error_of_ours(tmp_path
     assert disk.read(tmp_path / "file") == b"one"
 
 
-def test_a_planted_link_is_not_followed(tmp_path):
-    target = tmp_path / "victim"
-    target.write_bytes(b"precious")
-    (tmp_path / ".file.new").symlink_to(target)
-
-    with pytest.raises(DataPlaneError):
-        disk.write(tmp_path / "file", b"x")
-    assert target.read_bytes() == b"precious"
-
-
 @pytest.mark.parametrize("torn", [b"", b"{", b"\xff", b'{"number": "x"}', b"[" * 100_000, b"null"])
 def test_what_cannot_be_understood_is_nothing(tmp_path, torn):
     (tmp_path / "file").write_bytes(torn)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from milkrun.errors import InputRefused
+from milkrun.host import secret
 from milkrun.registry.access import own_token
 from milkrun.registry.access.own_token import digest_at
 from milkrun.registry.access.tokens import digest_of
 
-GOOD = "x" * own_token.CHARACTERS_AT_LEAST
+GOOD = "x" * secret.CHARACTERS_AT_LEAST
 
 
 @pytest.fixture
