@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_the_file_and_its_name_are_synced_in_this_order(tmp_path, monkeypatch):
     monkeypatch.setattr(
         files.os,
         "fsync",
-        lambda opened: (synced.append(os.readlink(f"/proc/self/fd/{opened}")), real(opened)),
+        lambda opened: (synced.append(str(Path(f"/proc/self/fd/{opened}").readlink())), real(opened)),
     )
     files.replace(tmp_path / "a", b"1")
     assert synced[0].startswith(str(tmp_path / ".a."))
