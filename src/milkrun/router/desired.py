@@ -61,6 +61,11 @@ class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
     placement: Placement = ()
     versions: dict[VersionName, dict[InstanceId, Server]] = {}
 
+    @property
+    def size(self) -> int:
+        """How many servers there are."""
+        return sum(map(len, self.versions.values()))
+
     def serving(self) -> dict[InstanceId, VersionName]:
         """The instances that take new requests when their version has a share."""
         return {

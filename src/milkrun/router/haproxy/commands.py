@@ -18,11 +18,13 @@ from milkrun.settings.service import TrafficSettings
 Lanes = Mapping[VersionName, int]
 
 
-def told(service: ServiceName, lanes: Lanes, operation: Operation, traffic: TrafficSettings) -> Iterator[str]:
-    """The commands of an operation on a server; the shares are swapped in a transaction of their own."""
+def told(service: ServiceName, lanes: Lanes, operation: Operation, options: str) -> Iterator[str]:
+    """The commands of an operation on a server; the shares are swapped in a transaction of their own. `options` are
+    a lane's server's.
+    """
     match operation:
         case Add(version, server):
-            yield from _added(encode.lane(service, lanes[version]), server, traffic)
+            yield from _added(encode.lane(service, lanes[version]), server, options)
         case Change(version, server):
             yield from _changed(service, encode.lane(service, lanes[version]), server)
         case Remove(version, instance):
@@ -43,10 +45,11 @@ def pooled(
     """The pool has the servers that may catch what a lane cannot serve, and soon no others."""
     name = section.pool_name(service)
     target = section.pool(wanted)
+    options = section.server_options(traffic, wanted.size, pooled=True)
     for server in target.values():
         have = there.get(server.id)
         if have is None:
-            yield from _added(name, server, traffic)
+            yield from _added(name, server, options)
         elif have.server.mode is Mode.DRAIN:
             yield f"set server {name}/{encode.server(server)[0]} state ready"
         if have and have.server.weight != server.weight:
@@ -72,9 +75,9 @@ def _changed(service: ServiceName, lane: str, server: Server) -> Iterator[str]:
         yield f"set server {lane}/{name} state ready"
 
 
-def _added(backend: str, server: Server, traffic: TrafficSettings) -> Iterator[str]:
+def _added(backend: str, server: Server, options: str) -> Iterator[str]:
     name, address, weight = encode.server(server)
-    yield f"add server {backend}/{name} {address} {section.server_options(traffic)} weight {weight}"
+    yield f"add server {backend}/{name} {address} {options} weight {weight}"
     yield f"enable health {backend}/{name}"
     yield f"set server {backend}/{name} state {'ready' if server.mode is Mode.SERVE else 'drain'}"
 

@@ -20,7 +20,10 @@ from milkrun.router.haproxy import choice, encode
 from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
-CHECK = "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+PROBES_A_SECOND = 1000
+"""Of one service, at most: each takes HAProxy and an instance a connection."""
+POOL_PAUSE = 10
+"""The pool's servers are the lanes' own, and only asked when a lane has nobody left: probed so much more seldom."""
 _BALANCE = {
     "round-robin": "roundrobin",
     "least-connections": "leastconn",
@@ -56,9 +59,21 @@ def mode(traffic: TrafficSettings) -> str:
     return "tcp" if traffic.protocol == "tcp" else "http"
 
 
-def server_options(traffic: TrafficSettings) -> str:
-    """What stands on each of the service's server lines, also of one that is added at run time."""
-    words = [CHECK]
+def check(servers: int, *, pooled: bool = False) -> str:
+    """How HAProxy probes each of so many servers: every second, and when they are many as often as together makes
+    PROBES_A_SECOND. Traffic finds the dead between two probes: one refused connection takes a server out.
+    """
+    every_s = max(1, -(-servers // PROBES_A_SECOND))
+    pause_s = every_s * (POOL_PAUSE if pooled else 1)
+    return (
+        f"check inter {pause_s}s fastinter 200ms downinter {every_s * 500}ms fall 2 rise 1"
+        " observe layer4 error-limit 1 on-error mark-down"
+    )
+
+
+def server_options(traffic: TrafficSettings, servers: int, *, pooled: bool = False) -> str:
+    """What stands on the line of each of so many servers, also of one that is added at run time."""
+    words = [check(servers, pooled=pooled)]
     if traffic.protocol == "http2":
         words.append("proto h2")
     if traffic.slow_start_s:
@@ -72,7 +87,8 @@ def render(
     """The section's lines. Started from them, HAProxy serves `state`."""
     versions = {number: version for version, number in lanes.items()}
     traffic = section.traffic
-    options = server_options(traffic)
+    count = state.size
+    options, pool_options = server_options(traffic, count), server_options(traffic, count, pooled=True)
     spilled = " proto h2" if traffic.protocol == "http2" else ""
     shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
     shape += choice.stripped(service, traffic)
@@ -90,7 +106,7 @@ def render(
                 yield _server_line(server, options)
     yield from ("", f"backend {pool_name(service)}", f"  mode {mode(traffic)}", shape[1])
     for server in pool(state).values():
-        yield _server_line(server, options)
+        yield _server_line(server, pool_options)
     yield from _spill(service, traffic)
     yield from _none(service, traffic)
 

@@ -13,7 +13,7 @@ import structlog
 from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState
-from milkrun.router.diff import Observed, Operation, Seen, SetShares
+from milkrun.router.diff import Change, Observed, Operation, Remove, Seen, SetShares
 from milkrun.router.haproxy import choice, commands, encode, parse, section
 from milkrun.router.haproxy.section import Section
 from milkrun.router.haproxy.socket import RuntimeSocket
@@ -31,6 +31,7 @@ class Service:
         self._admin = admin
         self._map = choice.map_name(name)
         self._pool = section.pool_name(name)
+        self._pooled: Mapping[InstanceId, Seen] | None = None
         self._log = structlog.get_logger("haproxy")
 
     # Reading back
@@ -48,6 +49,7 @@ class Service:
             self._admin.batch(f"show stat {name} 4 -1" for name in names),
         )
         backends, spans = parse.servers_state(state), parse.shares_map(slots)
+        self._pooled = backends.get(self._pool, {})
         lanes = self._named(lanes, {*backends, *(span.version for span in spans)})
         by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
         versions = self._versions(by_lane, backends, parse.stat(stat))
@@ -117,25 +119,28 @@ class Service:
         """
         if shape.traffic.override:
             await self._name_versions(choice.versions(wanted, lanes, self.name))
+        options = section.server_options(shape.traffic, wanted.size)
         before: list[Operation] = []
         for operation in operations:
             if isinstance(operation, SetShares):
-                await self._tell(before, shape, lanes)
+                await self._tell(before, lanes, options)
                 before = []
                 placement = place(operation.placement, operation.shares)
                 await self._swap(self._map, encode.ranges(self.name, placement, lanes))
             else:
                 before.append(operation)
-        await self._tell(before, shape, lanes)
-        state = parse.servers_state(await self._admin.ask(f"show servers state {self._pool}"))
-        there = state.get(self._pool, {})
+        await self._tell(before, lanes, options)
+        there, self._pooled = self._pooled, None
+        if there is None or any(isinstance(operation, Change | Remove) for operation in operations):
+            state = parse.servers_state(await self._admin.ask(f"show servers state {self._pool}"))
+            there = state.get(self._pool, {})
         await self._admin.batch(commands.pooled(self.name, wanted, there, shape.traffic))
 
-    async def _tell(self, operations: Sequence[Operation], shape: Section, lanes: Lanes) -> None:
+    async def _tell(self, operations: Sequence[Operation], lanes: Lanes, options: str) -> None:
         await self._admin.batch(
             command
             for operation in operations
-            for command in commands.told(self.name, lanes, operation, shape.traffic)
+            for command in commands.told(self.name, lanes, operation, options)
         )
 
     async def _name_versions(self, lanes: Mapping[str, str]) -> None:

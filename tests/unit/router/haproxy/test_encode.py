@@ -30,10 +30,11 @@ GOAT = ServiceName("goat")
 ID = r"[A-Za-z0-9._:-]{1,200}"
 ADDRESS = r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\]):\d{1,5}"
 WEIGHT = r"(?:[1-9]\d{0,2})"
-SERVER_LINE = re.compile(rf"  server {ID} {ADDRESS} {section.CHECK} weight {WEIGHT}(?: disabled)?", re.ASCII)
+CHECK = f"(?:{section.check(1)}|{section.check(1, pooled=True)})"
+SERVER_LINE = re.compile(rf"  server {ID} {ADDRESS} {CHECK} weight {WEIGHT}(?: disabled)?", re.ASCII)
 PLACE = rf"goat\.(?:[a-z]|all)/{ID}"
 COMMAND = re.compile(
-    rf"add server {PLACE} {ADDRESS} {section.CHECK} weight {WEIGHT}"
+    rf"add server {PLACE} {ADDRESS} {CHECK} weight {WEIGHT}"
     rf"|enable health {PLACE}|set server {PLACE} state (?:ready|drain|maint)|del server {PLACE}",
     re.ASCII,
 )
@@ -107,7 +108,7 @@ def whole(server: Server) -> bool:
     assert 1 <= int(port) <= 65_535
     assert 1 <= weight <= 256
     for command in [
-        *commands._added("goat.a", server, TrafficSettings()),
+        *commands._added("goat.a", server, section.server_options(TrafficSettings(), 1)),
         *commands._removed("goat.all", server.id),
     ]:
         assert COMMAND.fullmatch(command), command
