@@ -92,6 +92,7 @@ def router(
     address = place.address(registry)
     host = host or daemon.this_host()
     folder = place.folder_if_any()
+    where = folder.path if folder else Path.cwd()
     daemon.run(
         name,
         state_dir,
@@ -102,6 +103,7 @@ def router(
             state_dir=state_dir,
             handover=handover,
             accept_older=accept_older,
+            folder=where,
             override_file=folder.state / "override.key" if folder else None,
         ),
     )

@@ -7,6 +7,7 @@ from the environment's files only, never from what a registrant could write.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -39,7 +40,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """What a data plane needs a reload for. The first route that fits a request takes it.
 
-    `services` are those that a route names, each with what its own file says of its traffic.
+    `services` are those that a route names, each with what its own file says of its traffic. `local` says that the
+    callers are this host's own programs; of others only those in the networks of `trust` are believed when they say
+    whom they call for. `certificates` is the folder to take them from, empty without TLS.
     """
 
     name: str
@@ -56,9 +59,10 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
 def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, ServiceSettings]) -> Front:
     """The front of a router, from the environment's files. A sidecar stands before every one of `services`."""
     routes = tuple(route for route in _routes(settings, sorted(services)) if _fits(route, services))
+    listen = host_port(settings.listen)
     return Front(
         name=name,
-        listen=host_port(settings.listen),
+        listen=listen,
         stats=host_port(settings.stats),
         data_plane=settings.data_plane,
         routes=routes,
@@ -66,6 +70,9 @@ def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, Se
             route.service: services[route.service].traffic if route.service in services else TrafficSettings()
             for route in routes
         },
+        local=settings.sidecar and ipaddress.ip_address(listen[0]).is_loopback,
+        trust=tuple(settings.trust),
+        certificates=settings.certificates,
     )
 
 

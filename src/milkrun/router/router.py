@@ -8,18 +8,21 @@ import random
 import time
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from milkrun.consul import Registry, keys
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
 from milkrun.model import RouterId, RouterReport
+from milkrun.router.certificates import Certificates
 from milkrun.router.front import Front
 from milkrun.router.plane import Proxy
 from milkrun.router.reconcile import Reconciler
 from milkrun.router.serving import Place, Serving
 
 GUARD_S = 0.1
+CERTIFICATES_S = 1.0
 
 
 class Router:
@@ -34,8 +37,10 @@ class Router:
         host: str,
         state_dir: Path,
         accept_older: bool = False,
+        certificates: Certificates | None = None,
     ) -> None:
         self._proxy = proxy
+        self._certificates = certificates
         address, port = front.listen
         if ipaddress.ip_address(address).is_unspecified:
             address = ""  # it listens on every address: callers are given the node's
@@ -72,6 +77,8 @@ class Router:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.presence.run())
             tasks.create_task(self._guard())
+            if self._certificates:
+                tasks.create_task(self._renew(self._certificates))
             for serving in self._services:
                 tasks.create_task(serving.run())
 
@@ -95,7 +102,23 @@ class Router:
             for serving in self._services:
                 serving.look_again()
 
+    async def _renew(self, certificates: Certificates) -> None:
+        """New certificates are taken over as they come, also while the registry is away."""
+        while True:
+            await asyncio.sleep(CERTIFICATES_S * (0.75 + random.random() / 4))
+            told = certificates.troubles
+            try:
+                if await certificates.look():
+                    await self.start()
+            except MilkrunError as error:
+                self._log.error("the new certificates are not taken over yet", why=str(error))
+            if told != certificates.troubles:
+                for serving in self._services:
+                    serving.look_again()
+
     def _told(self, report: RouterReport) -> None:
+        if self._certificates and (alarms := self._certificates.alarms(time.time())):
+            report = msgspec.structs.replace(report, alarms=[*alarms, *report.alarms])
         self.presence.publish(keys.router_report(report.service, self._id), report)
 
 

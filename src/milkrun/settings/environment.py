@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
+from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_name
 from milkrun.settings.check_allow import network
 from milkrun.settings.toml import Document
@@ -17,6 +19,7 @@ _HOST = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
 _ROUTE_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_FOLDER = re.compile(r"[^\x00-\x1f\x7f]{0,400}")
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
 _HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@-]{1,200}")
@@ -73,6 +76,9 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     - `routes`: an edge; the first route that fits a request takes it.
 
     `data_plane` is the program that carries its traffic.
+
+    With `certificates`, a folder of PEM files (each with its key; relative to the environment's folder on the
+    router's host), it listens by TLS. What requests from the networks in `trust` say of who called is believed.
     """
 
     listen: str
@@ -81,6 +87,8 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sidecar: bool = False
     data_plane: Literal["haproxy", "envoy"] = "haproxy"
     routes: list[RouteSettings] = []
+    certificates: str = ""
+    trust: list[str] = []
 
     def names(self, services: Iterable[str]) -> list[str]:
         """The services that it stands before, of an environment with these."""
@@ -132,7 +140,9 @@ def load(data: bytes, file: str) -> Environment:
         document.check(("registry", "check_allow", place), network, text)
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
-        document.require(("routers", name), name != "plan", "`milkrun router plan` shows a plan: name it otherwise")
+        document.require(
+            ("routers", name), name != "plan", "`milkrun router plan` shows a plan: name it otherwise"
+        )
         _stands(document, name, router)
         _listens(document, taken, ("routers", name, "listen"), router.listen)
         _listens(document, taken, ("routers", name, "stats"), router.stats)
@@ -149,14 +159,27 @@ def _stands(document: Document[Environment], name: str, router: RouterSettings) 
     )
     if router.service:
         document.check((*here, "service"), service_name, router.service)
+    document.require(
+        (*here, "certificates"), bool(_FOLDER.fullmatch(router.certificates)), "is not the name of a folder"
+    )
+    for number, text in enumerate(router.trust):
+        document.check((*here, "trust", number), _network, text)
+    everything = False
     for number, route in enumerate(router.routes):
         at: Path = (*here, "routes", number)
+        document.require(at, not everything, "can never fit: a route before it takes everything")
+        everything = not (route.host or route.methods or route.headers or route.path != "/")
         document.check((*at, "service"), service_name, route.service)
         document.require(
             (*at, "host"), not route.host or bool(_HOST.fullmatch(route.host)), "is not a host's name"
         )
         document.require(
             (*at, "path"), bool(_ROUTE_PATH.fullmatch(route.path)), "is not a path such as `/shop`"
+        )
+        document.require(
+            (*at, "path"),
+            not {".", ".."} & set(route.path.split("/")),
+            "has a segment of dots: no request's path has one when it is routed",
         )
         for method in route.methods:
             document.require((*at, "methods"), bool(_METHOD.fullmatch(method)), f"{method!r} is no method")
@@ -165,6 +188,16 @@ def _stands(document: Document[Environment], name: str, router: RouterSettings) 
             document.require(
                 (*at, "headers"), bool(_HEADER_VALUE.fullmatch(value)), f"{value!r} is no header's value"
             )
+
+
+def _network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InputRefused(
+            f"{text[:80]!r} is not a network, from its first address on",
+            remedy="write one such as 10.1.0.0/16",
+        ) from error
 
 
 def _listens(

@@ -7,7 +7,6 @@ The file names its sockets and maps relative to its own folder, which is HAProxy
   them. Three tries lost requests on a machine under load (1 of 4,000 around a kill); a refused connection ends the
   tries on that server at once.
 - `timeout connect` is also the pause before the same server is tried again.
-- `txn.route`: which route took the request, decided before the path is rewritten.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import msgspec
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.front import Front, Route
-from milkrun.router.haproxy import choice, encode, section
+from milkrun.router.haproxy import choice, encode, entrance, routes, section
 from milkrun.router.haproxy.section import Section
 
 ADMIN_SOCKET = "admin.sock"
@@ -28,22 +27,31 @@ CONFIG_FILE = "haproxy.cfg"
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a reload can change: addresses, routes, services and the number of their lanes."""
+    """What only a reload can change: addresses, routes, certificates, services and the number of their lanes.
+
+    `certificates` are digests, the first for who asks for no name that is there; with any, it listens by TLS.
+    """
 
     name: str
     listen: tuple[str, int]
     stats: tuple[str, int]
     routes: tuple[Route, ...]
     sections: dict[ServiceName, Section]
+    local: bool = False
+    trust: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
 
 
-def layout(front: Front, lanes: Mapping[ServiceName, int]) -> Layout:
-    """The layout of a front whose services have so many lanes."""
+def layout(front: Front, certificates: tuple[str, ...], lanes: Mapping[ServiceName, int]) -> Layout:
+    """The layout of a front with these certificates, whose services have so many lanes."""
     return Layout(
         name=front.name,
         listen=front.listen,
         stats=front.stats,
         routes=front.routes,
+        local=front.local,
+        trust=front.trust,
+        certificates=certificates,
         sections={
             service: Section(lanes=lanes[service], traffic=traffic)
             for service, traffic in sorted(front.services.items())
@@ -71,8 +79,8 @@ global
   stats maxconn 32
   stats timeout 2m
   hard-stop-after 10m
-  mworker-max-reloads 8
-
+  mworker-max-reloads 8"""
+    yield """
 defaults
   mode http
   timeout connect 500ms
@@ -85,59 +93,29 @@ defaults
   retries 30
   option redispatch 1
   retry-on conn-failure empty-response
-  option idle-close-on-response
-  option forwardfor"""
+  option idle-close-on-response"""
 
 
 def _front(whole: Layout) -> Iterator[str]:
     one = _only(whole)
-    tcp = one is not None and section.mode(whole.sections[one].traffic) == "tcp"
+    http = one is None or section.mode(whole.sections[one].traffic) == "http"
     yield f"""
 frontend {whole.name}
   description requests, split by service and version
-  mode {"tcp" if tcp else "http"}
-  bind {encode.bind(*whole.listen)}"""
-    if not tcp:
+  mode {"http" if http else "tcp"}"""
+    yield entrance.bind(whole.listen, tls=bool(whole.certificates), http=http)
+    if http:
         yield "  http-request disable-l7-retry unless METH_GET"
-    if one is not None:
+        if one is None or whole.sections[one].traffic.path:
+            yield from entrance.plain_paths()
+        if not whole.local:
+            yield from entrance.believed(whole.trust)
+    if one is None:
+        yield from routes.render(whole.routes, {name: each.traffic for name, each in whole.sections.items()})
+    else:
         yield from choice.rules(one, whole.sections[one].traffic)
         yield from choice.backends(one, whole.sections[one].traffic)
         yield f"  default_backend {one}.none"
-        return
-    for number, route in enumerate(whole.routes):
-        yield from _routed(number, route)
-    fits = {service: f"{{ var(txn.service) -m str {encode.service(service)} }}" for service in whole.sections}
-    for service, each in whole.sections.items():
-        yield from choice.rules(service, each.traffic, fits[service])
-    for service, each in whole.sections.items():
-        yield from choice.backends(service, each.traffic, fits[service])
-    yield "  default_backend nowhere"
-    yield """
-backend nowhere
-  description no route fits
-  http-request return status 404 content-type text/plain string "no route fits this request\\n\""""
-
-
-def _routed(number: int, route: Route) -> Iterator[str]:
-    """The request is the route's when no earlier one took it. A path is a prefix of whole segments."""
-    conditions = ["!{ var(txn.route) -m found }"]
-    path = encode.path(route.path) if route.path != "/" else ""
-    if path:
-        yield f"  acl path{number} path -m str {path}"
-        yield f"  acl path{number} path -m beg {path}/"
-        conditions.append(f"path{number}")
-    if route.host:
-        conditions.append(f"{{ req.hdr(host),host_only -m str -i {encode.host(route.host)} }}")
-    if route.methods:
-        conditions.append(f"{{ method {' '.join(map(encode.method, route.methods))} }}")
-    for name, value in route.headers:
-        conditions.append(f"{{ req.hdr({encode.header(name)}) -m str {encode.header_value(value)} }}")
-    yield f"  http-request set-var(txn.route) int({number}) if {' '.join(conditions)}"
-    taken = f"{{ var(txn.route) -m int {number} }}"
-    yield f"  http-request set-var(txn.service) str({encode.service(route.service)}) if {taken}"
-    if path and route.strip:
-        yield f"  http-request set-path / if {taken} {{ path -m str {path} }}"
-        yield f"  http-request set-path %[path,bytes({len(path)})] if {taken} {{ path -m beg {path}/ }}"
 
 
 def _only(whole: Layout) -> ServiceName | None:

@@ -30,8 +30,9 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
-_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@][A-Za-z0-9._~/+=:@-]{0,199}")
+_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@-]{1,200}")
 _COOKIE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def lane(service: ServiceName, number: int) -> str:
@@ -73,8 +74,13 @@ def header(text: str) -> str:
 
 
 def header_value(text: str) -> str:
-    """A header's value."""
+    """A header's value. It may begin with `-`, which only `--` before it keeps from being an option."""
     return _word("a header's value", _HEADER_VALUE, text)
+
+
+def digest(text: str) -> str:
+    """A SHA-256 in hexadecimal: the name of a certificate's file."""
+    return _word("a digest", _DIGEST, text)
 
 
 def network(text: str) -> str:
@@ -93,6 +99,13 @@ def cookie(text: str) -> str:
 def version(text: str) -> VersionName:
     """A version's name, as the key of a map."""
     return version_name(text)
+
+
+def slots(percent: float) -> int:
+    """A part of requests, in slots of 0.01 %: at least one."""
+    if not 0.01 <= percent <= 100:
+        raise InputRefused(f"{percent} is no percentage from 0.01 to 100")
+    return round(percent * SHARE_SLOTS / 100)
 
 
 def milliseconds(seconds: float) -> str:

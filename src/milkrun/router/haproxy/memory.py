@@ -35,6 +35,7 @@ def planned(
     front: Front,
     wanted: Mapping[ServiceName, RoutingState],
     occupied: Mapping[ServiceName, Collection[VersionName]],
+    certificates: tuple[str, ...] = (),
 ) -> Memory:
     """What the files should hold for `wanted`: each version in the lane it has, or in one that nobody needs.
 
@@ -53,4 +54,27 @@ def planned(
             assigned[service], running = lanes.assign({}, needed), None
         there = now.layout.sections.get(service)
         counts[service] = lanes.count(assigned[service], max(there.lanes if there else 0, lanes.FIRST_LANES))
-    return Memory(layout=layout(front, counts), running=running, lanes=assigned)
+    return Memory(layout=layout(front, certificates, counts), running=running, lanes=assigned)
+
+
+def as_it_runs(now: Memory, plan: Memory, running: Layout) -> Memory:
+    """`plan` as far as it goes without a reload: a service whose versions do not fit in the lanes that run keeps
+    those that it has.
+    """
+    kept = {}
+    for service, there in running.sections.items():
+        new = plan.lanes.get(service, {})
+        fits = plan.running is not None and all(number < there.lanes for number in new.values())
+        kept[service] = new if fits and service in plan.lanes else now.lanes.get(service, {})
+    return Memory(layout=running, running=running, lanes=kept)
+
+
+def with_lanes(memory: Memory, wanted: Mapping[ServiceName, RoutingState]) -> dict[ServiceName, RoutingState]:
+    """The states of services all of whose versions have a lane."""
+    return {
+        service: state
+        for service, state in wanted.items()
+        if state.shares.keys() <= memory.lanes.get(service, {}).keys()
+        and {version for version, servers in state.versions.items() if servers}
+        <= memory.lanes.get(service, {}).keys()
+    }

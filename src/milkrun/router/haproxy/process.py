@@ -30,9 +30,16 @@ EXIT_WAIT_S = 1.0
 TERM_WAIT_S = 5.0
 CHECK_WAIT_S = 30.0
 PORTS_WAIT_S = 1.0
+NEW_WAIT_S = 5.0
 LOG_BYTES_AT_MOST = 4 * 1024 * 1024
 
 _CREDENTIALS = struct.Struct("3i")
+
+
+class Refused(DataPlaneError):
+    """HAProxy would not have a new file: what serves goes on as it was. Another try is worth it after `again_s`."""
+
+    again_s = 10.0
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,13 +92,13 @@ class Process:
                 return Identity(pid=pid, started=started)
         return None
 
-    async def check(self) -> None:
-        """Raises DataPlaneError with HAProxy's own words when it would not start from its file."""
+    async def check(self, folder: Path | None = None) -> None:
+        """Raises Refused with HAProxy's own words when it would not start from its file (or that in `folder`)."""
         try:
             answer = await asyncio.to_thread(
                 subprocess.run,
                 [self._binary.path, "-c", "-q", "-f", CONFIG_FILE],
-                cwd=self._folder,
+                cwd=folder or self._folder,
                 capture_output=True,
                 text=True,
                 timeout=CHECK_WAIT_S,
@@ -100,12 +107,11 @@ class Process:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DataPlaneError(f"{self._binary.path} cannot check its file: {error}") from error
         if answer.returncode:
-            raise DataPlaneError(f"HAProxy refuses its file: {answer.stderr.strip()[-800:]}")
+            raise Refused(f"HAProxy refuses its file: {answer.stderr.strip()[-800:]}")
 
     async def start(self, ports: list[tuple[str, int]]) -> None:
         """A new master serves from the file. Raises PortTaken when another program has one of its ports."""
         await self._free(ports)
-        await self.check()
         try:
             pid = self._spawn()
         except OSError as error:
@@ -160,11 +166,27 @@ class Process:
         raise DataPlaneError(f"HAProxy did not come up ({last}): {tail}")
 
     async def reload(self) -> None:
-        """A new worker serves from the file; the old one ends its requests. A refused file changes nothing."""
-        await self.check()
+        """A new worker serves from the file; the old one ends its requests. A refused file changes nothing.
+
+        Afterwards it is the new worker that answers on the runtime socket: until the old one has let go of it, a
+        command may reach either.
+        """
         reply = await self._master_asked("reload")
         if "Success=1" not in reply:
-            raise DataPlaneError(f"HAProxy refused to reload: {reply.strip()[-600:]}")
+            raise Refused(f"HAProxy refused to reload: {reply.strip()[-600:]}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NEW_WAIT_S):
+                while not await self._new_answers():
+                    await asyncio.sleep(0.01)
+                return
+        raise DataPlaneError("HAProxy was reloaded, and its former worker still answers")
+
+    async def _new_answers(self) -> bool:
+        try:
+            new = parse.newest_worker(await self.master.ask("show proc", half_close=True))
+            return new == parse.answering(await self.admin.ask("show info"))
+        except DataPlaneError:  # the master starts itself anew; the old worker just closed the socket
+            return False
 
     async def _master_asked(self, command: str) -> str:
         """The master's reply. While it starts itself anew, as each reload makes it do, it refuses connections."""
