@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from milkrun.model import InstanceId, ServiceName
+from milkrun.model import ServiceName
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
 from milkrun.router.front import Front, Route
 from milkrun.router.haproxy import binary
 from milkrun.router.haproxy.plane import HAProxy
-from milkrun.router.plane import Counters
+from milkrun.router.plane import Counted
 from milkrun.settings.service import TrafficSettings
 
 
@@ -69,7 +69,7 @@ class Alone:
     async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
         await self._plane.apply(operations, wanted)
 
-    async def traffic(self) -> dict[InstanceId, Counters]:
+    async def traffic(self) -> list[Counted]:
         return await self._plane.traffic()
 
     async def former_workers(self) -> int:

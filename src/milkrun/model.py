@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NewType
 
 import msgspec
 
 from milkrun.errors import InputRefused
+from milkrun.latency import merged
 
 ServiceName = NewType("ServiceName", str)
 VersionName = NewType("VersionName", str)
@@ -100,18 +102,51 @@ class InstanceTraffic(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was counted of some requests.
+
+    `answers` are by class as the client got them (`2xx`; `other` is none, because the client left), and empty
+    for a service that does not speak HTTP. `failures` are those of class 5xx, and connections that failed.
+    `latency` is a histogram as latency.py has them, from the request's arrival to the head of an instance's
+    answer: what the router had to answer itself is not in it.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    answers: dict[str, int] = {}
+    bytes_in: int = 0
+    bytes_out: int = 0
+    latency: dict[int, int] = {}
+
+    @staticmethod
+    def together(figures: Iterable[Figures]) -> Figures:
+        """What was counted of all their requests."""
+        figures = list(figures)
+        answers: dict[str, int] = {}
+        for one in figures:
+            for outcome, count in one.answers.items():
+                answers[outcome] = answers.get(outcome, 0) + count
+        return Figures(
+            requests=sum(one.requests for one in figures),
+            failures=sum(one.failures for one in figures),
+            answers=dict(sorted(answers.items())),
+            bytes_in=sum(one.bytes_in for one in figures),
+            bytes_out=sum(one.bytes_out for one in figures),
+            latency=merged(one.latency for one in figures),
+        )
+
+
 class VersionTraffic(msgspec.Struct, frozen=True, kw_only=True):
     """What a router saw of one version.
 
-    `share` is in slots of 0.01 %. Counters run from the router's start; `window_requests` counts since the
-    shares last changed, so that observed shares can be compared with the wish.
+    `share` is in slots of 0.01 %. `total` is since the router started, `window` since the shares last changed,
+    so that observed shares can be compared with the wish; `in_flight` is of this moment.
     """
 
     share: int
-    requests: int = 0
-    failures: int = 0
-    window_requests: int = 0
-    mean_ms: float = 0.0
+    in_flight: int = 0
+    total: Figures = Figures()
+    window: Figures = Figures()
 
 
 class RouterReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from milkrun.model import (
     AgentReport,
     CommitId,
     CommitMark,
+    Figures,
     Health,
     Instance,
     InstanceId,
@@ -108,8 +109,12 @@ def farm() -> Facts:
                 applied_at=1000.0,
                 catalog_index=40,
                 versions={
-                    V1: VersionTraffic(share=8000, requests=9000, window_requests=7993),
-                    V2: VersionTraffic(share=2000, requests=2500, window_requests=2007, failures=1),
+                    V1: VersionTraffic(
+                        share=8000, total=Figures(requests=9000), window=Figures(requests=7993)
+                    ),
+                    V2: VersionTraffic(
+                        share=2000, total=Figures(requests=2500), window=Figures(requests=2007, failures=1)
+                    ),
                 },
                 instances={instance_id(port): InstanceTraffic(state="serving") for port in PORTS},
             )

@@ -44,7 +44,7 @@ def status(place: Place, service: str | None, watch: bool, json: bool, registry:
     else:
         from milkrun.cli.view_text import status_lines
 
-        terminal.show(status_lines(view))
+        terminal.show(status_lines(view, closely=service is not None))
     if view.problems:
         raise click.exceptions.Exit(Degraded.exit_status)
 
@@ -111,7 +111,7 @@ def _watch(address: Address, service: str | None, *, json: bool) -> None:
             if json:
                 click.echo(msgspec.json.encode(seen))
             else:
-                terminal.show([*status_lines(seen), ""])
+                terminal.show([*status_lines(seen, closely=service is not None), ""])
         last = seen
         time.sleep(LOOK_AGAIN_S)
 
@@ -126,7 +126,8 @@ def _watch_live(address: Address, service: str | None) -> None:
         while True:
             try:
                 view = asyncio.run(look(address, service))
-                lines = watch_lines(view, live.console.width, live.console.height)
+                size = live.console.size
+                lines = watch_lines(view, size.width, size.height, closely=service is not None)
             except RegistryUnreachable as error:
                 lines = [error.message, f"next: {error.remedy}"]
             live.update(Group(*(terminal.coloured(line) for line in lines)), refresh=True)

@@ -7,16 +7,17 @@ from milkrun.model import AgentReport
 from milkrun.overview.view import InstanceView, RouterView, ServiceView, VersionView, View
 
 WHY_AT_MOST = 60
+OUTCOMES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 
 
-def status_lines(view: View) -> list[str]:
-    """All of the view, the services first and what to do next at the end."""
-    return [_headline(view), *_body(view), *problem_lines(view)]
+def status_lines(view: View, *, closely: bool = False) -> list[str]:
+    """All of the view, the services first and what to do next at the end; `closely` with how they answer."""
+    return [_headline(view), *_body(view, closely=closely), *problem_lines(view)]
 
 
-def watch_lines(view: View, width: int, height: int) -> list[str]:
+def watch_lines(view: View, width: int, height: int, *, closely: bool = False) -> list[str]:
     """The view on a screen of this size: what needs a person stands at the top, and no line is broken."""
-    lines = [_headline(view), *problem_lines(view), *_body(view)]
+    lines = [_headline(view), *problem_lines(view), *_body(view, closely=closely)]
     if len(lines) > height:
         rest = len(lines) - height + 1
         lines = [
@@ -30,10 +31,10 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"
 
 
-def _body(view: View) -> list[str]:
+def _body(view: View, *, closely: bool = False) -> list[str]:
     lines: list[str] = []
     for service in view.services:
-        lines += ["", *service_lines(service)]
+        lines += ["", *service_lines(service, closely=closely)]
     if not view.services:
         lines += ["", "no services yet: add services/NAME.toml and deploy/NAME.json, and commit"]
     # A router with several services reports on each: it has one line, with what it says of the first.
@@ -60,8 +61,8 @@ def _headline(view: View) -> str:
     return f"{view.environment or 'no environment published'}: {git}, registry {view.registry}"
 
 
-def service_lines(service: ServiceView) -> list[str]:
-    """One service: its versions, then its instances."""
+def service_lines(service: ServiceView, *, closely: bool = False) -> list[str]:
+    """One service: its versions, how they answer when somebody looks `closely`, then its instances."""
     at = f" at {short(service.commit)}" if service.commit else ""
     listens = ", ".join(f"{router.router} on {router.listen}" for router in service.routers)
     maintenance = ", in maintenance" if service.maintenance else ""
@@ -69,6 +70,8 @@ def service_lines(service: ServiceView) -> list[str]:
         f"{service.service}{at}{maintenance}: {f'served by {listens}' if listens else 'no router reports'}"
     ]
     lines += version_table(service)
+    if closely and service.requests:
+        lines += answer_table(service)
     if service.instances:
         lines += instance_table(service.instances)
     return lines
@@ -92,6 +95,48 @@ def version_table(service: ServiceView) -> list[str]:
             for version in service.versions
         ],
     )
+
+
+def answer_table(service: ServiceView) -> list[str]:
+    """How each version answered since the shares last changed: how fast, with what, and how much."""
+    outcomes = [name for name in OUTCOMES if any(name in version.answers for version in service.versions)]
+    heads = [name if name[0].isdigit() else name.upper() for name in outcomes]
+    return table(
+        [
+            *(">VERSION", ">P50", ">P90", ">P99"),
+            *(f">{head}" for head in heads),
+            *(">IN FLIGHT", ">IN", ">OUT"),
+        ],
+        [
+            [
+                version.version,
+                *(_took(ms) for ms in (version.p50_ms, version.p90_ms, version.p99_ms)),
+                *(f"{version.answers.get(name, 0):,}" for name in outcomes),
+                f"{version.in_flight:,}",
+                _size(version.bytes_in),
+                _size(version.bytes_out),
+            ]
+            for version in service.versions
+        ],
+    )
+
+
+def _took(ms: float | None) -> str:
+    """To two digits, as exactly as it is known."""
+    if ms is None:
+        return ""
+    if ms >= 1000:
+        return f"{ms / 1000:.2g} s"
+    return f"{ms:.2g} ms" if ms < 100 else f"{round(ms, -1):.0f} ms"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.0f} GB"
 
 
 def _healthy(version: VersionView) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
+from milkrun.latency import quantile_ms
 from milkrun.model import (
     SHARE_SLOTS,
     AgentReport,
+    Figures,
     Health,
     Instance,
     Refusal,
@@ -27,7 +29,8 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     """One version. Shares are fractions of 1; None when there is nothing to say.
 
     `wanted` is what git asks for, `served` what the routers now apply (their mean), `observed` the share of
-    the `requests` that they have seen since the shares last changed.
+    the `requests` that they have seen since the shares last changed. Of these requests are also `failures`,
+    `answers` by class, the bytes, and the latency quantiles in milliseconds (None when no answer was timed).
     """
 
     version: VersionName
@@ -37,6 +40,13 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     observed: float | None
     requests: int
     failures: int
+    answers: dict[str, int]
+    bytes_in: int
+    bytes_out: int
+    in_flight: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
     replicas: int | None
     running: int
     healthy: int
@@ -177,7 +187,7 @@ def _service(facts: Facts, name: ServiceName, now: float) -> ServiceView:
         | {unit.version for unit in units}
         | {version for report in routers for version in report.versions}
     )
-    total = sum(traffic.window_requests for report in routers for traffic in report.versions.values())
+    total = sum(traffic.window.requests for report in routers for traffic in report.versions.values())
     mark = wish.mark
     return ServiceView(
         service=name,
@@ -198,16 +208,24 @@ def _version(
     shares = wanted_shares(wish)
     wanted = shares.get(version, 0.0) if shares else None
     seen = [report.versions[version] for report in routers if version in report.versions]
-    requests = sum(traffic.window_requests for traffic in seen)
+    figures = Figures.together(traffic.window for traffic in seen)
+    p50, p90, p99 = (quantile_ms(figures.latency, fraction) for fraction in (0.5, 0.9, 0.99))
     mine = [instance for instance in instances if instance.version == version]
     return VersionView(
         version=version,
         weight=asked.weight if asked else None,
         wanted=wanted,
         served=sum(traffic.share for traffic in seen) / (SHARE_SLOTS * len(routers)) if routers else None,
-        observed=requests / total if total else None,
-        requests=requests,
-        failures=sum(traffic.failures for traffic in seen),
+        observed=figures.requests / total if total else None,
+        requests=figures.requests,
+        failures=figures.failures,
+        answers=figures.answers,
+        bytes_in=figures.bytes_in,
+        bytes_out=figures.bytes_out,
+        in_flight=sum(traffic.in_flight for traffic in seen),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
         replicas=asked.replicas if asked else None,
         running=sum(instance.health is not Health.MAINTENANCE for instance in mine),
         healthy=sum(instance.healthy for instance in mine),

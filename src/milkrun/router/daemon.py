@@ -63,6 +63,7 @@ async def run(
                     for other in others:
                         other.cancel()
             finally:
+                router.release()
                 if (task := asyncio.current_task()) and task.cancelling():
                     await router.end()
             formers[router.presence.place] = router

@@ -10,17 +10,23 @@ from typing import Protocol
 
 import msgspec
 
-from milkrun.model import InstanceId, ServiceName
+from milkrun.model import Figures, ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
 
 
-class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server answered since the data plane started it. `mean_ms` is over its last 1024 requests."""
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one place of a data plane's process counted for one version since that process started.
 
-    requests: int = 0
-    failures: int = 0
-    mean_ms: float = 0.0
+    `process` and `place` name the counter: it only grows while both stay. `version` is whose requests the place
+    takes now, None when nobody's.
+    """
+
+    process: int
+    place: str
+    version: VersionName | None
+    in_flight: int = 0
+    figures: Figures = Figures()
 
 
 class DataPlane(Protocol):
@@ -32,8 +38,8 @@ class DataPlane(Protocol):
     async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
         """The operations are carried out, and a restart from disk would serve `wanted`."""
 
-    async def traffic(self) -> dict[InstanceId, Counters]:
-        """What each server answered."""
+    async def traffic(self) -> list[Counted]:
+        """What every place counted, also those of processes that end their requests after a reload."""
 
 
 class Proxy(Protocol):
@@ -62,6 +68,9 @@ class Proxy(Protocol):
 
     async def alive(self) -> bool:
         """Whether it runs."""
+
+    def release(self) -> None:
+        """Nothing of it waits for this router: it is another's now."""
 
     async def stop(self) -> None:
         """It takes no new connection, has ended its requests or run into the limit, and is gone."""

@@ -4,7 +4,9 @@ anywhere, be interrupted anywhere, and ends in the same place (I3).
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,7 @@ from milkrun.model import (
 )
 from milkrun.router import disk
 from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
-from milkrun.router.diff import Observed, diff, leaving, said, settled
+from milkrun.router.diff import Observed, Operation, Remove, diff, leaving, said, settled
 from milkrun.router.plane import DataPlane
 from milkrun.router.traffic import Ledger
 
@@ -96,7 +98,7 @@ class Reconciler:
         wanted = decision.state
         moved = (observed.shares if shares is None else shares) != wanted.shares
         operations = diff(observed, wanted)
-        await self._plane.apply(operations, wanted)  # also with none: the files and the pool are looked after
+        await self._apply(operations, wanted)  # also with none: the files and the pool are looked after
         for _ in range(PASSES_AT_MOST):
             if not operations:
                 break
@@ -105,9 +107,9 @@ class Reconciler:
             if operations == before:
                 break  # it was not obeyed; asking again at once would not help
             if operations:
-                await self._plane.apply(operations, wanted)
+                await self._apply(operations, wanted)
         if moved:
-            await self._count(observed)
+            await self._count()
             self._ledger = self._ledger.new_window()
         self._say(decision)
         self._read = observed
@@ -133,7 +135,7 @@ class Reconciler:
             return None
         wanted = self._decided(before, facts).state
         if operations := diff(before, wanted):
-            await self._plane.apply(operations, wanted)
+            await self._apply(operations, wanted)
         return before.shares
 
     def _decided(self, observed: Observed, facts: Facts) -> Decision:
@@ -148,16 +150,21 @@ class Reconciler:
     async def count(self) -> None:
         """The versions' figures are of now."""
         if self.served:
-            await self._count(self.served.observed)
+            await self._count()
 
     def traffic(self) -> dict[VersionName, VersionTraffic]:
         """The versions' figures, as last counted."""
         return self._ledger.report(self.served.observed.shares) if self.served else {}
 
-    async def _count(self, observed: Observed) -> None:
-        versions = {name: version for version, servers in observed.versions.items() for name in servers}
-        counters = await self._plane.traffic()
-        self._ledger = self._ledger.read(counters, versions)
+    async def _apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
+        """The operations are carried out. What leaves is counted before it is gone, if that can be done."""
+        if any(isinstance(operation, Remove) for operation in operations):
+            with contextlib.suppress(DataPlaneError):
+                await self._count()
+        await self._plane.apply(operations, wanted)
+
+    async def _count(self) -> None:
+        self._ledger = self._ledger.read(await self._plane.traffic())
 
     def _remember(self, known: Known) -> None:
         """The decision is on disk before the data plane follows it: an older one is refused also after a crash."""

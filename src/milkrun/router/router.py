@@ -82,6 +82,10 @@ class Router:
             for serving in self._services:
                 tasks.create_task(serving.run())
 
+    def release(self) -> None:
+        """Nothing of the data plane waits for this router any more: the next one has it."""
+        self._proxy.release()
+
     async def end(self) -> None:
         """The data plane has ended its requests and is gone, and so is the router's place in the registry."""
         await self._proxy.stop()

@@ -21,6 +21,7 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import Instance, RouterId, RouterReport, ServiceName, Wish
 from milkrun.router.plane import Proxy
 from milkrun.router.reconcile import Facts, Reconciler
+from milkrun.router.traffic import Cadence
 
 BUSY_S = 0.05
 VERIFY_S = 2.0
@@ -61,6 +62,7 @@ class Serving:
         self._changed = asyncio.Event()
         self._trouble = ""
         self._unequal_since = 0.0
+        self._cadence = Cadence()
         self._log = structlog.get_logger("router")
 
     async def run(self) -> None:
@@ -110,7 +112,7 @@ class Serving:
             turns = turns + 1 if waiting else 0
             pause = min(VERIFY_S, BUSY_S * 1.25 ** min(turns - 1, 30)) if waiting else VERIFY_S
             pause *= 0.75 + random.random() / 4
-            if report := await self._report():
+            if (report := await self._report()) and self._cadence.due(report, time.monotonic()):
                 self._tell(report)
 
     def _troubled(self, why: str) -> None:
@@ -129,8 +131,8 @@ class Serving:
         if served is None:
             return None
         try:
+            await self._reconciler.count()  # a former worker that was read to the end is let go
             former = await self._proxy.former_workers()
-            await self._reconciler.count()
         except DataPlaneError as error:
             self._troubled(str(error))
             former = 1  # who cannot be asked may still have requests: nobody is called drained

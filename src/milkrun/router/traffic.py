@@ -1,71 +1,146 @@
-"""Requests per version, from counters that start anew with each server and each reload. Pure."""
+"""Figures per version, from counters that start anew with each process of the data plane. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
-from milkrun.model import InstanceId, VersionName, VersionTraffic
-from milkrun.router.plane import Counters
+from milkrun.model import Figures, RouterReport, VersionName, VersionTraffic
+from milkrun.router.plane import Counted
 
+SAMPLED = 8
+"""A data plane under load may time only one answer in so many."""
 
-class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """A version's requests and failures since the router started; `window` since the shares last changed."""
+FIGURES_S = 3.0
+"""Ten services are three writes a second at the registry, and none without traffic."""
 
-    requests: int = 0
-    failures: int = 0
-    window: int = 0
-    mean_ms: float = 0.0
+_MANY = 200
+
+Source = tuple[int, str]
+Versions = dict[VersionName, Figures]
+_Key = TypeVar("_Key")
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted so far, and the last reading of each server: None before the first one, which counts
-    nothing, because HAProxy may have been there long before this router.
+    """What was counted so far: totals since the router started, and the window since the shares last changed.
+
+    `last` is the last reading of each counter: None before the first one, which counts nothing, because the data
+    plane may have been there long before this router.
     """
 
-    last: dict[InstanceId, Counters] | None = None
-    totals: dict[VersionName, Total] = {}
+    last: dict[Source, Figures] | None = None
+    total: Versions = {}
+    window: Versions = {}
+    in_flight: dict[VersionName, int] = {}
 
-    def read(
-        self, counters: Mapping[InstanceId, Counters], versions: Mapping[InstanceId, VersionName]
-    ) -> Ledger:
-        """The ledger after a reading. A counter that went down started anew: all of it counts."""
-        if self.last is None:
-            return Ledger(last=dict(counters))
-        totals = dict(self.totals)
-        for name, now in counters.items():
-            version = versions.get(name)
-            if version is None:
+    def read(self, counted: Iterable[Counted]) -> Ledger:
+        """The ledger after a reading. A counter that is new, or fell by half, started anew: all of it counts."""
+        last: dict[Source, Figures] = {}
+        in_flight: dict[VersionName, int] = {}
+        fresh: dict[VersionName, list[Figures]] = {}
+        for one in counted:
+            source = one.process, one.place
+            before = (self.last or {}).get(source, Figures())
+            if one.figures.requests * 2 < before.requests:
+                before = Figures()
+            last[source] = _highest(before, one.figures)
+            if one.version is None:
                 continue
-            before = self.last.get(name, Counters())
-            if now.requests < before.requests:
-                before = Counters()
-            total = totals.get(version, Total())
-            requests = now.requests - before.requests
-            totals[version] = Total(
-                requests=total.requests + requests,
-                failures=total.failures + max(0, now.failures - before.failures),
-                window=total.window + requests,
-                mean_ms=now.mean_ms if requests else total.mean_ms,
-            )
-        return Ledger(last=dict(counters), totals=totals)
+            in_flight[one.version] = in_flight.get(one.version, 0) + one.in_flight
+            if self.last is not None:
+                fresh.setdefault(one.version, []).append(_since(before, last[source]))
+        return Ledger(
+            last=last,
+            total=_grown(self.total, fresh),
+            window=_grown(self.window, fresh),
+            in_flight=in_flight,
+        )
 
     def new_window(self) -> Ledger:
-        """The ledger with the windows at zero: the shares have just changed."""
-        totals = {version: msgspec.structs.replace(total, window=0) for version, total in self.totals.items()}
-        return Ledger(last=self.last, totals=totals)
+        """The ledger with an empty window: the shares have just changed."""
+        return msgspec.structs.replace(self, window={})
 
     def report(self, shares: Mapping[VersionName, int]) -> dict[VersionName, VersionTraffic]:
         """The figures for the router's report, of every version that has a share or had a request."""
         return {
             version: VersionTraffic(
                 share=shares.get(version, 0),
-                requests=total.requests,
-                failures=total.failures,
-                window_requests=total.window,
-                mean_ms=round(total.mean_ms, 3),
+                in_flight=self.in_flight.get(version, 0),
+                total=self.total.get(version, Figures()),
+                window=self.window.get(version, Figures()),
             )
-            for version in sorted(self.totals.keys() | shares.keys())
-            for total in [self.totals.get(version, Total())]
+            for version in sorted(self.total.keys() | shares.keys())
+            if version in shares or self.total[version].requests
         }
+
+
+class Cadence:
+    """When a report is worth a write: at once when it tells news, every FIGURES_S when only figures changed."""
+
+    def __init__(self) -> None:
+        self._last: RouterReport | None = None
+        self._at = 0.0
+
+    def due(self, report: RouterReport, now: float) -> bool:
+        """Whether to write it; then it is the last one. `now` is in seconds of any clock that never goes back."""
+        news = self._last is None or _without_figures(report) != _without_figures(self._last)
+        if news or (report != self._last and now - self._at >= FIGURES_S):
+            self._last, self._at = report, now
+            return True
+        return False
+
+
+def _without_figures(report: RouterReport) -> RouterReport:
+    """The report without what each request changes."""
+    return msgspec.structs.replace(
+        report,
+        versions={name: VersionTraffic(share=one.share) for name, one in report.versions.items()},
+        instances={name: msgspec.structs.replace(one, in_flight=0) for name, one in report.instances.items()},
+    )
+
+
+def _grown(versions: Versions, fresh: Mapping[VersionName, list[Figures]]) -> Versions:
+    return {
+        **versions,
+        **{name: Figures.together([versions.get(name, Figures()), *more]) for name, more in fresh.items()},
+    }
+
+
+def _highest(before: Figures, now: Figures) -> Figures:
+    """The reading, where it is not behind the one before: a place whose figure is the difference of two counters
+    may fall by a request for a moment.
+    """
+    return Figures(
+        requests=max(before.requests, now.requests),
+        failures=max(before.failures, now.failures),
+        answers={**now.answers, **_more(now.answers, before.answers, whole=True)},
+        bytes_in=max(before.bytes_in, now.bytes_in),
+        bytes_out=max(before.bytes_out, now.bytes_out),
+        latency={**now.latency, **_more(now.latency, before.latency, whole=True)},
+    )
+
+
+def _since(before: Figures, now: Figures) -> Figures:
+    """What was counted between two readings of one counter."""
+    requests = now.requests - before.requests
+    timed = _more(before.latency, now.latency)
+    few = requests >= _MANY and sum(timed.values()) * 4 < requests
+    return Figures(
+        requests=requests,
+        failures=now.failures - before.failures,
+        answers=_more(before.answers, now.answers),
+        bytes_in=now.bytes_in - before.bytes_in,
+        bytes_out=now.bytes_out - before.bytes_out,
+        latency={bucket: count * SAMPLED for bucket, count in timed.items()} if few else timed,
+    )
+
+
+def _more(before: Mapping[_Key, int], now: Mapping[_Key, int], *, whole: bool = False) -> dict[_Key, int]:
+    """What grew, and by how much; or how high it is now."""
+    return {
+        key: count if whole else count - before.get(key, 0)
+        for key, count in now.items()
+        if count > before.get(key, 0)
+    }

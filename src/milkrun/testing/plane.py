@@ -11,7 +11,7 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.diff import Add, Change, Observed, Operation, Remove, Seen, SetShares
-from milkrun.router.plane import Counters
+from milkrun.router.plane import Counted
 
 
 class FakeDataPlane:
@@ -27,6 +27,7 @@ class FakeDataPlane:
         self.behind = ""
         self.busy: dict[InstanceId, int] = {}
         self.down: set[InstanceId] = set()
+        self.counted: list[Counted] = []
         self.deaf = False
         self.broken = False
         self.running = False
@@ -73,10 +74,10 @@ class FakeDataPlane:
             for operation in operations:
                 self._do(operation)
 
-    async def traffic(self) -> dict[InstanceId, Counters]:
-        """Nothing is counted."""
+    async def traffic(self) -> list[Counted]:
+        """What a test says that it counted."""
         self._answer()
-        return {}
+        return list(self.counted)
 
     async def former_workers(self) -> int:
         """There are none."""
@@ -85,6 +86,9 @@ class FakeDataPlane:
     async def alive(self) -> bool:
         """Whether it was started and not stopped."""
         return self.running
+
+    def release(self) -> None:
+        """Nothing waits."""
 
     async def stop(self) -> None:
         """It is gone."""

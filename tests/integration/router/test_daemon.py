@@ -26,9 +26,9 @@ async def test_weights_by_one_transaction_take_effect_and_are_reported(fleet):
         assert (report.reloads, report.drift, report.held, report.alarms) == (0, [], [], [])
         assert report.listen == "{}:{}".format(*fleet.listen)
         assert set(await fleet.answers()) == {"b"}
-        counted = await fleet.reported(lambda report: report.versions["0.0.2"].window_requests >= 40)
-        assert counted.versions["0.0.1"].requests >= 40
-        assert counted.versions["0.0.1"].window_requests == 0
+        counted = await fleet.reported(lambda report: report.versions["0.0.2"].window.requests >= 40)
+        assert counted.versions["0.0.1"].total.requests >= 40
+        assert counted.versions["0.0.1"].window.requests == 0
 
 
 async def test_an_instance_comes_falls_ill_recovers_rests_and_goes(fleet):

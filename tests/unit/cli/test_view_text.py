@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from milkrun.cli.explain import explain_lines
 from milkrun.cli.view_text import status_lines, watch_lines, weights_lines
-from milkrun.model import CommitId, Health, Instance, InstanceId, Refusal
+from milkrun.latency import bucket
+from milkrun.model import CommitId, Figures, Health, Instance, InstanceId, Refusal
 from milkrun.overview.explain import explain
 from milkrun.overview.facts import Facts
 from milkrun.overview.view import View, view
@@ -130,3 +131,25 @@ def test_on_a_small_screen_what_needs_a_person_stands_at_the_top(farm: Facts):
 
 def test_a_usual_farm_fits_in_eighty_columns(farm: Facts):
     assert max(map(len, status_lines(seen(farm)))) <= 80
+
+
+def test_one_service_shows_how_its_versions_answer(farm: Facts):
+    figures = Figures(
+        requests=110,
+        failures=10,
+        answers={"2xx": 100, "5xx": 10},
+        bytes_in=5_400,
+        bytes_out=73_512_345,
+        latency={bucket(1_250): 60, bucket(94_000): 49, bucket(2_500_000): 2},
+    )
+    [report] = farm.routers
+    traffic = replace(report.versions["0.0.2"], window=figures, in_flight=3)
+    router = replace(report, versions={**report.versions, "0.0.2": traffic})
+
+    lines = status_lines(seen(replace(farm, routers=[router])), closely=True)
+
+    assert lines[6:9] == [
+        "  VERSION     P50    P90    P99  2xx  5xx  IN FLIGHT      IN      OUT",
+        "    0.0.1       -      -      -    0    0          0     0 B      0 B",
+        "    0.0.2  1.2 ms  92 ms  2.5 s  100   10          3  5.4 kB  73.5 MB",
+    ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from milkrun.model import Health, Instance, VersionName, VersionWish, Wish
+from milkrun.model import Figures, Health, Instance, VersionName, VersionWish, Wish
 from milkrun.overview.facts import Facts
 from milkrun.overview.view import ServiceView, View, view, wanted_shares
 
@@ -24,7 +24,7 @@ def goats(facts: Facts) -> ServiceView:
 
 def test_observed_shares_are_of_all_routers_together(farm: Facts):
     first = farm.routers[0]
-    versions = {name: replace(one, window_requests=5000) for name, one in first.versions.items()}
+    versions = {name: replace(one, window=Figures(requests=5000)) for name, one in first.versions.items()}
     second = replace(first, router="lb-goat-barn-8202", versions=versions)
     both = goats(replace(farm, routers=[first, second]))
     assert both.requests == 20_000
@@ -33,7 +33,7 @@ def test_observed_shares_are_of_all_routers_together(farm: Facts):
 
 
 def test_nothing_is_observed_before_the_first_request(farm: Facts):
-    quiet = {name: replace(one, window_requests=0) for name, one in farm.routers[0].versions.items()}
+    quiet = {name: replace(one, window=Figures()) for name, one in farm.routers[0].versions.items()}
     service = goats(replace(farm, routers=[replace(farm.routers[0], versions=quiet)]))
     assert [one.observed for one in service.versions] == [None, None]
 

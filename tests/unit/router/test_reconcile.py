@@ -10,6 +10,7 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import (
     CommitId,
     CommitMark,
+    Figures,
     Health,
     Instance,
     InstanceId,
@@ -19,8 +20,8 @@ from milkrun.model import (
     Wish,
 )
 from milkrun.router.desired import Known, Mode
-from milkrun.router.diff import Add, SetShares
-from milkrun.router.plane import Counters
+from milkrun.router.diff import Add, Remove, SetShares
+from milkrun.router.plane import Counted
 from milkrun.router.reconcile import Facts, Reconciler
 from milkrun.testing.plane import FakeDataPlane
 
@@ -216,22 +217,34 @@ async def test_a_disk_that_refuses_is_an_error_of_ours_and_nothing_is_told(plane
 async def test_figures_count_from_the_routers_start(plane, tmp_path):
     """HAProxy may have been there for years: its history is no traffic of these shares."""
 
-    class Counting(FakeDataPlane):
-        counts = 1_000_000
-
-        async def traffic(self):
-            return {InstanceId("a"): Counters(requests=self.counts)}
-
-    counting = Counting()
-    await counting.start(Known().state)
-    reconciler = Reconciler(GOAT, counting, tmp_path)
+    await plane.start(Known().state)
+    reconciler = Reconciler(GOAT, plane, tmp_path)
+    plane.counted = [Counted(process=1, place="goat.a", version=V1, figures=Figures(requests=1_000_000))]
     await reconciler.reconcile(facts(instance("a"), wished=wish(1, v1=1)))
     await reconciler.count()
-    counting.counts += 5
+    plane.counted = [Counted(process=1, place="goat.a", version=V1, figures=Figures(requests=1_000_005))]
     await reconciler.count()
 
-    assert reconciler.traffic()[V1].window_requests == 5
-    assert reconciler.traffic()[V1].requests == 5
+    assert reconciler.traffic()[V1].window.requests == 5
+    assert reconciler.traffic()[V1].total.requests == 5
+
+
+async def test_what_leaves_is_counted_before_it_is_gone(plane, reconciler):
+    counted = []
+    await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(1, v1=1, v2=1)))
+    await reconciler.count()
+    apply = plane.apply
+
+    async def watched(operations, wanted):
+        if any(isinstance(one, Remove) for one in operations):
+            counted.append(reconciler.traffic()[V2].total.requests)
+        await apply(operations, wanted)
+
+    plane.apply = watched
+    plane.counted = [Counted(process=1, place="goat.b", version=V2, figures=Figures(requests=7))]
+    await reconciler.reconcile(facts(instance("a"), wished=wish(2, v1=1)))
+
+    assert counted == [7]
 
 
 async def test_what_is_kept_on_disk_is_all_of_it(reconciler, tmp_path):

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from milkrun.errors import DataPlaneError, InputRefused, PortTaken
-from milkrun.model import InstanceId, ServiceName
+from milkrun.model import ServiceName
 from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
@@ -25,7 +25,7 @@ from milkrun.router.envoy.resources import Kind, Snapshot, snapshot
 from milkrun.router.envoy.told import after, steps
 from milkrun.router.front import Front
 from milkrun.router.haproxy.process import refuse_taken
-from milkrun.router.plane import Counters
+from milkrun.router.plane import Counted
 
 MEMORY_FILE = "envoy.plane.json"
 
@@ -123,6 +123,9 @@ class Envoy:
         """None: Envoy changes in place, and what drains is still counted."""
         return 0
 
+    def release(self) -> None:
+        """Nothing of it waits."""
+
     async def leave(self) -> None:
         """The router tells it nothing any more; it serves on as it is."""
         await self._ads.stop()
@@ -153,7 +156,7 @@ class Envoy:
                 told = {**self._memory.told, service: after(before, step)}
                 await self._tell(msgspec.structs.replace(self._memory, told=told))
 
-    async def traffic(self, service: ServiceName) -> dict[InstanceId, Counters]:
+    async def traffic(self, service: ServiceName) -> list[Counted]:
         """What each server of the service answered, in its version's cluster and in those that it is the spare of."""
         hosts = await self._process.admin.get("/clusters?format=json")
         told = self._memory.told.get(service, RoutingState())
@@ -209,7 +212,7 @@ class ServicePlane:
         """Envoy has taken the operations, and a router that starts again would tell it the same."""
         await self._envoy.apply(self._service, operations)
 
-    async def traffic(self) -> dict[InstanceId, Counters]:
+    async def traffic(self) -> list[Counted]:
         """Each server's answers. Envoy keeps no time by server."""
         return await self._envoy.traffic(self._service)
 

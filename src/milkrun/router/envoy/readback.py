@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from milkrun.errors import DataPlaneError
-from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import Observed, Seen
 from milkrun.router.envoy.clusters import of_cluster
 from milkrun.router.placement import Placement, Span, totals
-from milkrun.router.plane import Counters
+from milkrun.router.plane import Counted
 
 Place = tuple[str, int]
 
@@ -191,17 +191,25 @@ def _place(server: Server) -> Place:
     return str(ipaddress.ip_address(server.address)), server.port
 
 
-def counters(told: RoutingState, there: Clusters, *, tcp: bool = False) -> dict[InstanceId, Counters]:
+def counters(told: RoutingState, there: Clusters, *, tcp: bool = False) -> list[Counted]:
     """What each server answered, in all clusters together. Envoy keeps no time by server."""
-    requests: Counter[Place] = Counter()
-    failures: Counter[Place] = Counter()
+    stats: dict[Place, Counter[str]] = {}
     for hosts in there.values():
         for place, host in hosts.items():
-            requests[place] += host.stats.get("cx_total" if tcp else "rq_total", 0)
-            failures[place] += host.stats.get("cx_connect_fail" if tcp else "rq_error", 0)
-    return {
-        server.id: Counters(requests=requests[place], failures=failures[place])
-        for servers in told.versions.values()
+            stats.setdefault(place, Counter()).update(host.stats)
+    total, failed, active = (
+        ("cx_total", "cx_connect_fail", "cx_active") if tcp else ("rq_total", "rq_error", "rq_active")
+    )
+    by_id = {
+        server.id: Counted(
+            process=0,
+            place=server.id,
+            version=version,
+            in_flight=found[active],
+            figures=Figures(requests=found[total], failures=found[failed]),
+        )
+        for version, servers in told.versions.items()
         for server in servers.values()
-        for place in [_place(server)]
+        for found in [stats.get(_place(server), Counter())]
     }
+    return list(by_id.values())

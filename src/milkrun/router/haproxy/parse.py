@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -15,7 +15,6 @@ from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, Server
 from milkrun.router.diff import Seen
 from milkrun.router.placement import Placement, Span, tidy
-from milkrun.router.plane import Counters
 
 # Maintenance: forced, inherited, from DNS. Not 0x04, which only says that the file once had `disabled`: such a
 # server serves after `state ready`, and must not be called drained.
@@ -24,8 +23,6 @@ _FORMAT = "1"  # of `show servers state`
 _READ = ("be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight", "srv_port")
 _REMEMBERED = 131_072
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
-_ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
-_NUMBERS = (*_ANSWERS, "scur", "qcur")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +31,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     name: str
     in_flight: int
-    counters: Counters
 
 
 def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
@@ -92,7 +88,7 @@ def stat(reply: str) -> list[Row]:
         raise _odd(reply, "show stat")
     head = lines[0].removeprefix("# ").split(",")
     try:
-        place = {name: head.index(name) for name in (*_NUMBERS, "pxname", "svname", "ttime")}
+        place = {name: head.index(name) for name in ("pxname", "svname", "scur", "qcur")}
         last = max(place.values()) + 1
         plain = (line for line in lines if '"' not in line)
         quoted = csv.reader(line for line in lines if '"' in line)
@@ -103,16 +99,10 @@ def stat(reply: str) -> list[Row]:
 
 
 def _row(row: list[str], place: Mapping[str, int]) -> Row:
-    number = {name: int(row[place[name]] or 0) for name in _NUMBERS}
     return Row(
         backend=row[place["pxname"]],
         name=row[place["svname"]],
-        in_flight=number["scur"] + number["qcur"],
-        counters=Counters(
-            requests=sum(number[name] for name in _ANSWERS),
-            failures=number["hrsp_5xx"],
-            mean_ms=float(row[place["ttime"]] or 0),
-        ),
+        in_flight=sum(int(row[place[name]] or 0) for name in ("scur", "qcur")),
     )
 
 
@@ -147,7 +137,8 @@ def pairs(reply: str) -> dict[str, str]:
 
 def workers(reply: str) -> list[int]:
     """`show proc` on the master: the pids of all workers, former ones too."""
-    return [int(line.split()[0]) for line in _processes(reply) if line.split()[1:2] == ["worker"]]
+    rows = [line.split() for line in _processes(reply) if line[0] != "#"]
+    return [int(row[0]) for row in rows if row[1:2] == ["worker"]]
 
 
 def newest_worker(reply: str) -> int:
@@ -166,11 +157,12 @@ def answering(reply: str) -> int:
     return int(found[1])
 
 
-def former_workers(reply: str) -> int:
-    """`show proc` on the master: how many workers from before the last reload still run."""
+def former_workers(reply: str, ended: Container[int] = ()) -> int:
+    """`show proc` on the master: how many workers from before the last reload still run, without those `ended`."""
     lines = _processes(reply)
     old = lines.index("# old workers") if "# old workers" in lines else len(lines)
-    return sum(line.split()[1:2] == ["worker"] for line in lines[old:])
+    rows = [line.split() for line in lines[old:] if line[0] != "#"]
+    return sum(row[1:2] == ["worker"] and int(row[0]) not in ended for row in rows)
 
 
 def _processes(reply: str) -> list[str]:

@@ -22,7 +22,8 @@ from milkrun.router.haproxy.binary import Binary
 from milkrun.router.haproxy.memory import Memory, as_it_runs, planned, with_lanes
 from milkrun.router.haproxy.process import Process, Refused, refuse_taken
 from milkrun.router.haproxy.service import Service
-from milkrun.router.plane import Counters
+from milkrun.router.haproxy.tally import Tally
+from milkrun.router.plane import Counted
 
 DRAFT = "draft"
 
@@ -55,6 +56,7 @@ class HAProxy:
     ) -> None:
         self._folder = folder
         self._process = Process(folder, binary)
+        self._tally = Tally(self._process.admin)
         self._front = front
         self._memory = Memory()
         self._wanted: dict[ServiceName, RoutingState] = {}
@@ -143,13 +145,15 @@ class HAProxy:
         if not self._former:
             return 0
         before = self.reloads
-        count = await self._process.former_workers()
+        await self._tally.look()
+        count = await self._process.former_workers(self._tally.ended)
         if self.reloads == before and not self._changing.locked():
             self._former = count > 0  # else a reload came in between: its worker may not be among them
         return count
 
     async def stop(self) -> None:
         """HAProxy has ended its requests and is gone."""
+        self._tally.release()
         await self._process.stop()
 
     # What each service's port is made of
@@ -194,12 +198,18 @@ class HAProxy:
             shape = plan.layout.sections[service.name]
             await service.apply(operations, wanted, shape, plan.lanes.get(service.name, {}))
 
-    async def traffic(self, service: Service) -> dict[InstanceId, Counters]:
-        """What each server of the service answered."""
+    def release(self) -> None:
+        """No former worker waits for this router to read its counters."""
+        self._tally.release()
+
+    async def traffic(self, service: Service) -> list[Counted]:
+        """What each lane of the service counted, and each server of its pool, in every worker."""
         running = self._memory.running
         if running is None or service.name not in running.sections:
-            return {}
-        return await service.traffic(running.sections[service.name])
+            return []
+        name, lanes = service.name, self._memory.lanes.get(service.name, {})
+        wanted = self._wanted.get(name, RoutingState())
+        return await self._tally.read(name, running.sections[name].lanes, lanes, wanted)
 
     # The files
 
@@ -288,7 +298,8 @@ class HAProxy:
         self._render(plan)
         self._former = True
         try:
-            await self._process.reload()
+            async with self._tally.across_reload(self._memory, self._wanted):
+                await self._process.reload()
         except Refused:
             if running:
                 self._render(as_it_runs(self._memory, plan, running))
@@ -340,8 +351,8 @@ class ServicePlane:
         """The files hold `wanted`, then HAProxy is told."""
         await self._haproxy.apply(self._service, operations, wanted)
 
-    async def traffic(self) -> dict[InstanceId, Counters]:
-        """Each server's answers, in its lane and in the service's pool together."""
+    async def traffic(self) -> list[Counted]:
+        """What each lane counted, and each server of the pool, in every worker."""
         return await self._haproxy.traffic(self._service)
 
 

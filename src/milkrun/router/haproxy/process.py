@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -199,9 +200,9 @@ class Process:
                     raise
             await asyncio.sleep(0.05)
 
-    async def former_workers(self) -> int:
-        """How many workers from before a reload still end their requests."""
-        return parse.former_workers(await self.master.ask("show proc", half_close=True))
+    async def former_workers(self, ended: Container[int] = ()) -> int:
+        """How many workers from before a reload still end their requests, without those that are known to have."""
+        return parse.former_workers(await self.master.ask("show proc", half_close=True), ended)
 
     async def _gone(self, within_s: float) -> bool:
         """Whether the process has ended within that time."""

@@ -16,7 +16,7 @@ import msgspec
 
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
-from milkrun.router.haproxy import choice, encode
+from milkrun.router.haproxy import choice, counting, encode
 from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
@@ -94,11 +94,15 @@ def render(
     shape += choice.stripped(service, traffic)
     if traffic.path:
         shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
+    http = mode(traffic) == "http"
+    if http:
+        yield from counting.tables(service, section.lanes)
     for number in range(section.lanes):
         yield from (
             "",
             f"backend {encode.lane(service, number)}",
             *shape,
+            *(counting.timed(service, number) if http else ()),
             f"  server spill unix@{spill_socket(service)} backup{spilled}",
         )
         if number in versions:

@@ -18,7 +18,6 @@ from milkrun.router.haproxy import choice, commands, encode, parse, section
 from milkrun.router.haproxy.section import Section
 from milkrun.router.haproxy.socket import RuntimeSocket
 from milkrun.router.placement import place, totals
-from milkrun.router.plane import Counters
 
 Lanes = Mapping[VersionName, int]
 
@@ -92,20 +91,6 @@ class Service:
             if lane in seen and number not in found.values():
                 self._log.warning("a lane is used that no version has; freeing it", lane=lane)
                 found[VersionName(f"unknown in {lane}")] = number
-        return found
-
-    async def traffic(self, shape: Section) -> dict[InstanceId, Counters]:
-        """Each server's answers, in its lane and in the pool together."""
-        found: dict[InstanceId, Counters] = {}
-        names = section.backends(self.name, shape)
-        for row in parse.stat(await self._admin.batch(f"show stat {name} 4 -1" for name in names)):
-            before = found.get(InstanceId(row.name), Counters())
-            found[InstanceId(row.name)] = Counters(
-                requests=before.requests + row.counters.requests,
-                failures=before.failures + row.counters.failures,
-                mean_ms=max(before.mean_ms, row.counters.mean_ms),
-            )
-        found.pop(InstanceId("spill"), None)
         return found
 
     # Telling

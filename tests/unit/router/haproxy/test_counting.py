@@ -1,0 +1,107 @@
+"""What HAProxy counted, read right or not at all, and given to the version that it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milkrun import latency
+from milkrun.errors import DataPlaneError
+from milkrun.model import Figures, InstanceId, ServiceName, VersionName
+from milkrun.router.haproxy import counting
+
+GOAT = ServiceName("goat")
+V1, V2 = VersionName("v1"), VersionName("v2")
+HEAD = "# pxname,svname,scur,stot,bin,bout,econ,eresp,type,mode,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other"
+REPLY = f"""\
+Name: HAProxy
+Pid: 4711
+Jobs: 4
+Unstoppable Jobs: 1
+Listeners: 3
+
+{HEAD}
+goat.a,spill,1,30,300,3000,0,0,2,http,0,20,0,0,10,0
+goat.a,BACKEND,5,130,1300,13000,0,0,1,http,0,100,5,10,14,1
+
+{HEAD}
+goat.b,spill,0,0,0,0,0,0,2,http,0,0,0,0,0,0
+goat.b,BACKEND,0,7,70,700,0,0,1,http,0,7,0,0,0,0
+
+{HEAD}
+goat.all,b1,1,30,300,3000,0,0,2,http,0,20,0,0,6,0
+goat.all,stranger,0,1,1,1,0,0,2,http,0,1,0,0,0,0
+goat.all,BACKEND,1,31,301,3001,0,0,1,http,0,21,0,0,10,0
+
+# table: goat.latency/a, type: integer, size:1024, used:3
+0x7f00: key=123 use=0 exp=0 shard=0 http_req_cnt=5
+0x7f01: key=124 use=1 exp=0 shard=0 http_req_cnt=2
+0x7f02: key=71 use=1 exp=0 shard=0 http_req_cnt=1
+
+# table: goat.latency/b, type: integer, size:1024, used:0
+
+"""
+
+
+def test_each_lane_and_each_of_the_pools_servers_counts_for_its_version():
+    found = counting.counted(counting.reading(REPLY), GOAT, 2, {0: V1, 1: V2}, {InstanceId("b1"): V2})
+
+    a, b, b1, stranger = found
+    assert (a.process, a.place, a.version, a.in_flight) == (4711, "goat.a", V1, 4)
+    assert a.figures == Figures(
+        requests=110,  # the pool's 20 good answers count for who gave them, its failures here
+        failures=14,
+        answers={"2xx": 80, "3xx": 5, "4xx": 10, "5xx": 14, "other": 1},
+        bytes_in=1000,
+        bytes_out=10000,
+        latency={0: 1, latency.bucket(120): 5, latency.bucket(1200): 2},
+    )
+    assert (b.version, b.figures.requests, b.figures.latency) == (V2, 7, {})
+    assert (b1.place, b1.version, b1.figures.answers) == ("goat.all/b1", V2, {"2xx": 20})
+    assert (b1.figures.requests, b1.figures.failures) == (20, 0)
+    assert stranger.version is None
+
+
+def test_connections_are_counted_where_nobody_speaks_http():
+    line = "goat.a,BACKEND,2,12,100,200,3,1,1,tcp,,,,,,"
+    spill = "goat.a,spill,0,0,0,0,0,0,2,tcp,,,,,,"
+    reply = f"Pid: 1\nJobs: 2\nUnstoppable Jobs: 1\n\n{HEAD}\n{line}\n{spill}\n\n"
+
+    [found] = counting.counted(counting.reading(reply), GOAT, 1, {0: V1}, {})
+
+    assert found.figures == Figures(requests=12, failures=4, bytes_in=100, bytes_out=200)
+
+
+def test_a_haproxy_without_tables_still_counts_requests():
+    reply = REPLY.partition("# table")[0] + "No such table\n\n"
+
+    found = counting.counted(counting.reading(reply), GOAT, 2, {0: V1}, {})
+
+    assert (found[0].figures.requests, found[0].figures.latency) == (110, {})
+
+
+@pytest.mark.parametrize("took", [1, 9, 10, 99, 100, 1234, 99_999, 1_000_000, 59_999_999])
+def test_a_key_is_the_bucket_of_the_time_that_it_was_made_from(took):
+    key = f"{str(took)[:2]}{len(str(took))}"
+    line = f"# table: goat.latency/a, type: integer\n0x1: key={key} use=0 http_req_cnt=1\n"
+
+    assert counting.reading(line + REPLY).tables["goat.latency/a"][latency.bucket(took)] >= 1
+
+
+def test_a_lane_that_is_not_told_is_an_error():
+    with pytest.raises(DataPlaneError, match=r"goat\.c"):
+        counting.counted(counting.reading(REPLY), GOAT, 3, {}, {})
+    with pytest.raises(DataPlaneError):
+        counting.reading(HEAD)
+
+
+@given(st.data())
+def test_garbage_raises_nothing_else(data):
+    start = data.draw(st.integers(0, len(REPLY)))
+    length = data.draw(st.integers(0, 30))
+    garbage = data.draw(st.text(max_size=30))
+    with contextlib.suppress(DataPlaneError):
+        counting.counted(counting.reading(REPLY[:start] + garbage + REPLY[start + length :]), GOAT, 2, {}, {})
