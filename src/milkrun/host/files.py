@@ -10,7 +10,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """The file holds `data` with this mode, less the umask; whoever reads it meanwhile sees all of the old or all of the new.
+    """The file holds `data` with this mode, less the umask; who reads it meanwhile sees the old content or the new.
 
     Raises OSError, and then it holds what it held.
     """

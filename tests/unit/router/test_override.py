@@ -25,7 +25,7 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     file = tmp_path / "state" / "override.key"
     first = key_at(file)
     assert key_at(file) == first
-    assert len(first) == 64
+    assert len(first) >= 32
     assert file.stat().st_mode & 0o777 == 0o600
     assert key_at(tmp_path / "other.key") != first
     assert [path.name for path in file.parent.iterdir()] == ["override.key"]

@@ -205,7 +205,7 @@ async def test_a_damaged_file_is_passed_over(plane, tmp_path, reconciler):
 
 
 async def test_a_disk_that_refuses_is_an_error_of_ours_and_nothing_is_told(plane, reconciler, tmp_path):
-    (tmp_path / ".goat.known.json.new").mkdir()
+    (tmp_path / "goat.known.json").mkdir()
 
     with pytest.raises(DataPlaneError, match="cannot be written") as caught:
         await reconciler.reconcile(facts(instance("a")))
