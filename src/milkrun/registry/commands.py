@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from milkrun.registry.access.tokens import Policy, Role, Token
+from milkrun.registry.autopilot import Configuration
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import Check, CheckSpec, Node, Service, Session
 from milkrun.registry.snapshot import Contents
@@ -261,6 +262,13 @@ class DropRole(AccessCommand, frozen=True):
     """Deletes a role; it need not be there. True."""
 
     role_id: str
+
+
+class ConfigureAutopilot(Command, frozen=True):
+    """Sets how servers are looked after; with `cas` if that is still of this index. Whether it did."""
+
+    configuration: Configuration
+    cas: int | None = None
 
 
 class Announce(Command, frozen=True):

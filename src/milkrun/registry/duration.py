@@ -55,11 +55,13 @@ def seconds(text: str) -> float:
 
 
 def spelled(duration_s: float) -> str:
-    """The duration as Go writes it, to the microsecond: `24h0m0s`, `1m0.5s`."""
+    """The duration as Go writes it, to the microsecond: `24h0m0s`, `1m0.5s`, `200ms`."""
     sign, micros = ("-" if duration_s < 0 else ""), round(abs(duration_s) * 1e6)
+    if 0 < micros < 1_000_000:
+        return f"{sign}{micros / 1e3:g}ms" if micros >= 1000 else f"{sign}{micros}µs"
     minutes, micros = divmod(micros, 60_000_000)
-    seconds_text = f"{micros / 1e6:.6f}".rstrip("0").rstrip(".") + "s"
+    rest = f"{micros / 1e6:.6f}".rstrip("0").rstrip(".") + "s"
     if not minutes:
-        return sign + seconds_text
+        return sign + rest
     hours, minutes = divmod(minutes, 60)
-    return f"{sign}{hours}h{minutes}m{seconds_text}" if hours else f"{sign}{minutes}m{seconds_text}"
+    return f"{sign}{hours}h{minutes}m{rest}" if hours else f"{sign}{minutes}m{rest}"

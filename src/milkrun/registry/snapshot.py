@@ -16,6 +16,7 @@ import msgspec
 from milkrun.errors import InputRefused
 from milkrun.registry import agent, archive, catalog, kv, sessions
 from milkrun.registry.access.tokens import Policy, Role, Token, Tokens
+from milkrun.registry.autopilot import Configuration
 from milkrun.registry.nouns import Check, CheckSpec, Entry, Node, Session
 
 FIRST_LINE = b"MILKRUN REGISTRY SNAPSHOT 1\n"
@@ -42,6 +43,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[Token] = []
     policies: list[Policy] = []
     roles: list[Role] = []
+    autopilot: Configuration = Configuration()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -56,6 +58,7 @@ def take(
     store: kv.KeyValues,
     *,
     access: Tokens,
+    pilot: Configuration,
 ) -> Contents:
     """The state as it is now."""
     return Contents(
@@ -72,6 +75,7 @@ def take(
         tokens=list(access.tokens.values()),
         policies=list(access.policies.values()),
         roles=list(access.roles.values()),
+        autopilot=pilot,
     )
 
 

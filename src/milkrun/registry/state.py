@@ -11,7 +11,18 @@ from typing import Any, assert_never
 
 import msgspec
 
-from milkrun.registry import agent, catalog, commands, kv, restoring, sessions, snapshot, topics, txn
+from milkrun.registry import (
+    agent,
+    autopilot,
+    catalog,
+    commands,
+    kv,
+    restoring,
+    sessions,
+    snapshot,
+    topics,
+    txn,
+)
 from milkrun.registry.access.tokens import POLICY, ROLE, TOKEN, Policy, Role, Token, Tokens
 from milkrun.registry.deadlines import Deadlines, Timer
 from milkrun.registry.drafts import CatalogDraft
@@ -42,6 +53,7 @@ _ROWS: dict[str, type] = {
     TOKEN: Token,
     POLICY: Policy,
     ROLE: Role,
+    autopilot.KIND: autopilot.Configuration,
 }
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(shape) for kind, shape in _ROWS.items()
@@ -62,6 +74,7 @@ class Machine:
         self.agent = agent.Agent(self.ledger, self.catalog, self.deadlines)
         self.agent.node = node
         self.tokens = Tokens(self.ledger)
+        self.autopilot = autopilot.Autopilot(self.ledger)
 
     @property
     def node(self) -> str:
@@ -102,6 +115,8 @@ class Machine:
                 self.sessions.load_delay(row, now)
             case Token() | Policy() | Role():
                 self.tokens.load([row])
+            case autopilot.Configuration():
+                self.autopilot.configuration = row
 
     def apply(self, command: commands.Command, now: float) -> Any:
         """The command's result. Raises Refused, and then nothing changed."""
@@ -150,6 +165,10 @@ class Machine:
                 self.sessions.end(command.session_id, now)
             case commands.AccessCommand():
                 return self._apply_to_tokens(command)
+            case commands.ConfigureAutopilot():
+                if command.cas not in (None, self.autopilot.configuration.modify_index):
+                    return False
+                self.autopilot.put(command.configuration)
             case commands.Announce():
                 self._announce(command.node)
             case commands.Expire():
@@ -205,7 +224,13 @@ class Machine:
     def whole(self) -> snapshot.Contents:
         """All that there is now."""
         return snapshot.take(
-            self.ledger.index, self.catalog, self.agent, self.sessions, self.kv, access=self.tokens
+            self.ledger.index,
+            self.catalog,
+            self.agent,
+            self.sessions,
+            self.kv,
+            access=self.tokens,
+            pilot=self.autopilot.configuration,
         )
 
     def _restore(self, whole: snapshot.Contents, now: float) -> None:
@@ -216,6 +241,7 @@ class Machine:
         restoring.restore_sessions(self.sessions, whole, now)
         restoring.restore_keys(self.kv, self.ledger, whole)
         restoring.restore_tokens(self.tokens, whole)
+        self.autopilot.become(whole.autopilot)
 
     def _settle(self, now: float) -> None:
         """What follows from fallen checks and nodes is done under the same index."""

@@ -19,7 +19,6 @@ TIME_S = 280
 
 NO_LOGINS = "nobody logs in by another system's proof of who they are: tokens are made by whoever may"
 NO_MESH = "there is no service mesh"
-ONE_SERVER = "one server has nothing to agree about with others"
 LEFT_OUT = {
     "test_acl.TestConsulAcl.test_acl_auth_method_crud": NO_LOGINS,
     "test_acl.TestConsulAcl.test_acl_binding_rule_crud": NO_LOGINS,
@@ -28,7 +27,6 @@ LEFT_OUT = {
     "test_config.TestConfig.test_config_entry_crud": NO_MESH,
     "test_connect.TestConsulConnectCA.test_ca_update_configuration": NO_MESH,
     "test_discovery_chain.": NO_MESH,
-    "test_operator.TestOperator.test_autopilot_configuration": ONE_SERVER,
 }
 """What the embedded registry may fail although Consul passes it, and why."""
 

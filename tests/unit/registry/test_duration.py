@@ -73,6 +73,9 @@ def test_a_number_is_a_duration_that_go_holds_or_none(number, unit_ns):
     ("duration_s", "wanted"),
     [
         (0, "0s"),
+        (0.2, "200ms"),
+        (1.5e-3, "1.5ms"),
+        (1e-5, "10µs"),
         (1, "1s"),
         (60, "1m0s"),
         (86400, "24h0m0s"),

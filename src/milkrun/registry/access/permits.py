@@ -68,10 +68,10 @@ def _permits(authority: Authority, command: commands.Command, machine: Machine) 
         case commands.RenewSession() | commands.DestroySession():
             session = machine.sessions.live.get(command.session_id)
             return session is None or authority.writes(Resource.SESSION, session.node)
-        case commands.AccessCommand():
+        case commands.AccessCommand() | commands.Restore():
             return authority.writes(Resource.ACL)
-        case commands.Restore():
-            return authority.writes(Resource.ACL)
+        case commands.ConfigureAutopilot():
+            return authority.writes(Resource.OPERATOR)
         case _:
             return _permits_agent(authority, command, machine.catalog, machine.node)
 

@@ -1,4 +1,4 @@
-"""What there is to say of a cluster of one: coordinates, Raft, autopilot, the mesh and the UI's summaries."""
+"""What there is to say of a cluster of one: coordinates, Raft, the mesh and the UI's summaries."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from milkrun.registry.access.rules import Level, Resource
 from milkrun.registry.engine import Engine
 from milkrun.registry.filters import shapes
 from milkrun.registry.http import filtering
-from milkrun.registry.http.agent import VERSION, lan_member
+from milkrun.registry.http.agent import lan_member
 from milkrun.registry.http.asking import authority, require
 from milkrun.registry.http.health import named, topic_answer
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.http.status import RPC_PORT
-from milkrun.registry.nouns import DATACENTER
+from milkrun.registry.nouns import DATACENTER, OWN_SERVICE
 from milkrun.registry.refusal import Refused
 
 
@@ -65,22 +65,39 @@ async def raft(engine: Engine, request: Request) -> Reply:
     )
 
 
-async def server_health(engine: Engine, request: Request) -> Reply:
-    """How the servers are: whoever answers is well."""
+async def usage(engine: Engine, request: Request) -> Reply:
+    """How much there is of what, as newer Consuls count it: the registry itself is nobody's bill."""
     require(engine, request, Resource.OPERATOR, "", Level.READ)
-    own = {
-        "ID": engine.own.id,
-        "Name": engine.own.node,
-        "Address": f"{engine.own.address}:{RPC_PORT}",
-        "SerfStatus": "alive",
-        "Version": VERSION,
-        "Leader": True,
-        "LastContact": "0s",
-        "LastIndex": engine.machine.ledger.index,
-        "Healthy": True,
-        "Voter": True,
+    catalog = engine.machine.catalog
+    instances = [each for all_ in catalog.services.values() for each in all_.values()]
+    own = sum(each.service == OWN_SERVICE for each in instances)
+    counted = {
+        "Nodes": len(catalog.nodes),
+        "Services": len({each.service for each in instances}),
+        "ServiceInstances": len(instances),
+        "ConnectServiceInstances": dict.fromkeys(_MESH_KINDS, 0),
+        "BillableServiceInstances": len(instances) - own,
     }
-    return Reply.json({"Healthy": True, "FailureTolerance": 0, "Servers": [own]})
+    index = engine.machine.ledger.index
+    return Reply.json(
+        {
+            "Usage": {DATACENTER: counted},
+            "Index": index,
+            "LastContact": 0,
+            "KnownLeader": True,
+            "ConsistencyLevel": "leader",
+            "NotModified": False,
+            "Backend": 0,
+            "ResultsFilteredByACLs": False,
+        },
+        index=index,
+    )
+
+
+async def transfer_leader(engine: Engine, request: Request) -> Reply:
+    """Refused: there is no other server that could lead."""
+    require(engine, request, Resource.OPERATOR, "", Level.WRITE)
+    raise Refused(400, "cannot find peer: this registry is a cluster of one")
 
 
 async def ui_services(engine: Engine, request: Request) -> Reply:
@@ -179,6 +196,7 @@ async def monitor(engine: Engine, request: Request) -> Reply:
     raise Refused(400, "This registry does not send its log over HTTP: `milkrun logs registry -f` follows it")
 
 
+_MESH_KINDS = ("connect-native", "connect-proxy", "ingress-gateway", "mesh-gateway", "terminating-gateway")
 _LOG_LEVELS = ("trace", "debug", "info", "warn", "err")
 _NO_ROOTS = {"ActiveRootID": "", "TrustDomain": "", "Roots": []}
 
@@ -187,7 +205,8 @@ ROUTES = (
     Route("GET", "/v1/coordinate/nodes", always([]), "node", "read"),
     Route("GET", "/v1/coordinate/node/", coordinate, "node", "read"),
     Route("GET", "/v1/operator/raft/configuration", raft, "operator", "read"),
-    Route("GET", "/v1/operator/autopilot/health", server_health, "operator", "read"),
+    Route("GET", "/v1/operator/usage", usage, "operator", "read"),
+    Route("POST", "/v1/operator/raft/transfer-leader", transfer_leader, "operator", "write"),
     Route("GET", "/v1/internal/ui/services", ui_services, "service+node", "read"),
     Route("GET", "/v1/internal/ui/nodes", ui_nodes, "node", "read"),
     Route("GET", "/v1/internal/ui/node/", ui_node, "node", "read"),

@@ -13,7 +13,7 @@ import pytest
 from unit.registry.access.naive import naive
 from unit.registry.access.world import MAKERS, NODES, THE_REGISTRYS_OWN, Rows, World, any_rules
 
-from milkrun.registry import agent, catalog, commands, kv, sessions
+from milkrun.registry import agent, autopilot, catalog, commands, kv, sessions
 from milkrun.registry.access.authority import Authority
 from milkrun.registry.access.permits import guard
 from milkrun.registry.access.rules import EVERYTHING, Level, Resource, Rule
@@ -73,6 +73,8 @@ class Judge:
             case agent.KIND:  # whose it is says the catalog's check; a transaction may have moved that one
                 mine = new is None or self._may_write_checks_of(self._now, "n1", new.service_id)
                 return mine and self._is_fine_check(f"2:n1:{key}", "n1", dropped=new is None)
+            case autopilot.KIND:
+                return self._writes(Resource.OPERATOR, "")
             case _:
                 return self._writes(Resource.ACL, "")
 

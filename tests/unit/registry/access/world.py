@@ -14,6 +14,7 @@ from milkrun.registry.access.authority import ALL, Authority
 from milkrun.registry.access.permits import guard
 from milkrun.registry.access.rules import SINGLE, Level, Resource, Rule
 from milkrun.registry.access.tokens import MANAGEMENT_ID, Policy, Role, Token
+from milkrun.registry.autopilot import Configuration
 from milkrun.registry.commands import AnyOp, CheckOp, NodeOp, ServiceOp, TxnOp
 from milkrun.registry.events import Event
 from milkrun.registry.nouns import (
@@ -234,6 +235,9 @@ MAKERS: dict[type[commands.Command], Callable[[World], commands.Command]] = {
     commands.DropToken: lambda world: commands.DropToken(world.chance.choice(UUIDS)),
     commands.PutPolicy: lambda world: commands.PutPolicy(_policy(world)),
     commands.DropPolicy: lambda world: commands.DropPolicy(world.chance.choice(UUIDS)),
+    commands.ConfigureAutopilot: lambda world: commands.ConfigureAutopilot(
+        Configuration(min_quorum=world.index()), world.chance.choice([None, world.index()])
+    ),
     commands.PutRole: lambda world: commands.PutRole(_role(world)),
     commands.DropRole: lambda world: commands.DropRole(world.chance.choice(UUIDS)),
 }
@@ -283,5 +287,6 @@ def any_rules(chance: random.Random) -> list[Rule]:
         for resource, of in names.items()
         for _ in range(chance.randrange(4))
     ]
-    single = [Rule(each, "", Level.READ, prefix=True) for each in SINGLE]
+    written = {Resource.OPERATOR: chance.choice(LEVELS)}
+    single = [Rule(each, "", written.get(each, Level.READ), prefix=True) for each in sorted(SINGLE)]
     return [*found, *chance.sample(single, chance.randrange(len(single)))]
