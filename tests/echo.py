@@ -29,12 +29,18 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Echo:
-    """An instance within the test. `requests` counts what it was asked; its answers wait while `gate` is cleared."""
+    """An instance within the test. `requests` counts what it was asked; its answers wait while `gate` is cleared.
+
+    `lines` and `heads` are what it was asked, `body` what it says in place of that.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.port = 0
         self.requests = 0
+        self.lines: list[str] = []
+        self.heads: list[list[tuple[str, str]]] = []
+        self.body = b""
         self.gate = asyncio.Event()
         self.gate.set()
         self._connections: set[asyncio.StreamWriter] = set()
@@ -59,8 +65,10 @@ class Echo:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
+                self.lines.append(head.decode("latin-1").partition("\r\n")[0])
+                self.heads.append(_headers(head))
                 await self.gate.wait()
-                body = json.dumps({"name": self.name, "seen": _headers(head)}).encode()
+                body = self.body or json.dumps({"name": self.name, "seen": _headers(head)}).encode()
                 length = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
                 writer.write(length.encode() + body)
         except (asyncio.IncompleteReadError, ConnectionError):

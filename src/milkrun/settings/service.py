@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from milkrun.errors import InputRefused
-from milkrun.model import CommitMark, ServiceName, service_name
+from milkrun.model import CommitMark, ServiceName, service_name, version_name
 from milkrun.settings import needs
 from milkrun.settings.toml import Document
 
@@ -55,6 +55,8 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `sticky` is what a user is known by, who then stays with a version: `cookie:NAME`, which the router gives to who
     has none, `header:NAME`, or the `address`; empty: each request is for itself. `override` is how a tester asks for a
     version: `header:NAME`, from the networks in `override_from`, or a signed `cookie`; empty: not at all.
+
+    Of `mirror_percent` of the GETs the version `mirror` gets a copy, and nobody its answers.
     """
 
     protocol: Literal["http", "http2", "tcp"] = "http"
@@ -64,6 +66,8 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sticky: str = ""
     override: str = ""
     override_from: list[str] = []
+    mirror: str = ""
+    mirror_percent: float = 100.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +204,14 @@ def _check_traffic(document: Document[ServiceSettings]) -> None:
     )
     for number, text in enumerate(traffic.override_from):
         document.check(("traffic", "override_from", number), _check_network, text)
+    if traffic.mirror:
+        document.check(("traffic", "mirror"), version_name, traffic.mirror)
+    document.require(("traffic", "mirror"), not (tcp and traffic.mirror), "is for services that speak HTTP")
+    document.require(
+        ("traffic", "mirror_percent"),
+        0.01 <= traffic.mirror_percent <= 100,
+        f"has to be 0.01 to 100, not {traffic.mirror_percent:g}",
+    )
     document.require(
         ("traffic", "slow_start_s"),
         0 <= traffic.slow_start_s <= SLOW_START_AT_MOST,

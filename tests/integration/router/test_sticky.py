@@ -14,9 +14,13 @@ from echo import Client, Echo
 from ports import free_port
 from xxh32 import xxh32
 
-from milkrun.model import SHARE_SLOTS, VersionName
+from milkrun.model import SHARE_SLOTS, ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import diff
+from milkrun.router.front import Front, Route
+from milkrun.router.haproxy import binary
+from milkrun.router.haproxy.plane import HAProxy
+from milkrun.router.override import cookie_name, cookie_value
 from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
@@ -242,3 +246,57 @@ async def test_a_service_in_maintenance_answers_so_to_sticky_users_too(router):
     async with Client(place.listen) as client:
         answer = await client.ask(headers={"Cookie": "visitor=me"})
     assert answer.status == 503
+
+
+async def test_behind_one_sidecar_each_service_has_its_own_users(tmp_path):
+    """Nobody's settings are another's, and one in maintenance says so, as it does behind its own router."""
+    goat, farmer, plain = ServiceName("goat"), ServiceName("farmer"), ServiceName("plain")
+    listen = ("127.0.0.1", free_port())
+    front = Front(
+        name="side",
+        listen=listen,
+        stats=("127.0.0.1", free_port()),
+        routes=tuple(Route(service=name, path=f"/{name}", strip=True) for name in (goat, farmer, plain)),
+        services={
+            goat: TrafficSettings(sticky="header:X-User", mirror=V2, override="cookie"),
+            farmer: TrafficSettings(sticky="cookie:visitor"),
+            plain: TrafficSettings(),
+        },
+    )
+    proxy = HAProxy(tmp_path, binary.find(), front, override_key=b"k" * 40)
+    shares = {V1: 5_000, V2: 5_000}
+    async with AsyncExitStack() as stack:
+        states = {}
+        for name in (goat, farmer):
+            apps = {V1: Echo(f"{name}-one"), V2: Echo(f"{name}-two")}
+            for app in apps.values():
+                await app.start()
+                stack.push_async_callback(app.stop)
+            states[name] = RoutingState(
+                shares=shares,
+                placement=place((), shares),
+                versions={version: {app.name: app.server()} for version, app in apps.items()},
+            )
+        stack.push_async_callback(proxy.stop)
+        await proxy.start(states)
+
+        def expected(service: str, user: str) -> str:
+            return f"{service}-{'two' if slot(user.encode(), service) >= 5_000 else 'one'}"
+
+        async with Client(listen) as client:
+            for user in USERS[:60]:
+                both = {"X-User": user, "Cookie": f"visitor={user}"}
+                assert (await client.ask("/goat/a", both)).name == expected("goat", user)
+                assert (await client.ask("/farmer/a", both)).name == expected("farmer", user)
+            assert (await client.ask("/goat")).header("set-cookie") == []
+            assert len((await client.ask("/farmer")).header("set-cookie")) == 1
+            cookie = f"{cookie_name(goat)}={cookie_value(goat, V2, 2**40, b'k' * 40)}"
+            users = [user for user in USERS if expected("goat", user).endswith("one")][:5]
+            for user in users:
+                answer = await client.ask("/goat", {"X-User": user, "Cookie": cookie})
+                assert answer.name == "goat-two"
+            assert (
+                await client.ask("/farmer", {"Cookie": f"{cookie}; visitor={users[0]}"})
+            ).name == expected("farmer", users[0])
+            assert (await client.ask("/plain")).status == 503
+            assert (await client.ask("/nobody")).status == 404

@@ -88,3 +88,24 @@ def test_a_slow_start_has_an_end(seconds):
     with pytest.raises(InputRefused, match="0 to 3600 seconds"):
         load(f"slow_start_s = {seconds}")
     assert load("slow_start_s = 30").slow_start_s == 30
+
+
+def test_a_version_may_get_copies():
+    traffic = load('mirror = "0.0.3+rc.1"\nmirror_percent = 0.01')
+    assert (traffic.mirror, traffic.mirror_percent) == ("0.0.3+rc.1", 0.01)
+    assert load("").mirror == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('mirror = "a b"', "is not a version"),
+        ('protocol = "tcp"\nmirror = "1"', "speak HTTP"),
+        ('mirror = "1"\nmirror_percent = 0', "0.01 to 100"),
+        ('mirror = "1"\nmirror_percent = 100.1', "0.01 to 100"),
+        ('mirror = "1"\nmirror_percent = nan', "0.01 to 100"),
+    ],
+)
+def test_copies_that_cannot_be(text, why):
+    with pytest.raises(InputRefused, match=why):
+        load(text)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from milkrun.model import ServiceName, VersionName
 from milkrun.router import override
 from milkrun.router.desired import Mode, RoutingState
-from milkrun.router.haproxy import encode
+from milkrun.router.haproxy import encode, mirror
 from milkrun.settings.service import TrafficSettings
 
 KEY_MAP = "override.map"
@@ -32,7 +32,7 @@ def map_name(service: ServiceName) -> str:
 
 
 def versions_name(service: ServiceName) -> str:
-    """The map of the versions that a tester may ask for."""
+    """The map of the versions that may be asked for by name."""
     return f"{service}.versions.map"
 
 
@@ -45,6 +45,7 @@ def rules(service: ServiceName, traffic: TrafficSettings, fits: str = "") -> Ite
         near = f"{{ src {' '.join(map(encode.network, traffic.override_from))} }}"
         asked = f"req.hdr({name}),map_str({versions_name(service)})"
         yield f"  http-request set-var(txn.forced) {asked}{_if(fits, near)}"
+    yield from mirror.rules(service, traffic, fits)
     if traffic.sticky.startswith("cookie:"):
         yield from _remembered(encode.cookie(traffic.sticky.removeprefix("cookie:")), fits)
 
@@ -92,6 +93,11 @@ def stripped(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
         yield f"  http-request del-header {encode.header(traffic.override.removeprefix('header:'))}"
 
 
+def by_name(traffic: TrafficSettings) -> bool:
+    """Whether requests are sent to a version by its name, so that the map of versions is needed."""
+    return bool(traffic.override or traffic.mirror)
+
+
 def needs_key(traffics: Iterable[TrafficSettings]) -> bool:
     """Whether a service takes override cookies."""
     return any(traffic.override == "cookie" for traffic in traffics)
@@ -103,12 +109,16 @@ def files(
     lanes: Mapping[ServiceName, Mapping[VersionName, int]],
     key: bytes,
 ) -> dict[str, str]:
-    """The texts of the maps for testers, by file name. Without a key no cookie is good."""
+    """The texts of all that HAProxy reads for this besides the maps of slots, by file name. Without a key no cookie is
+    good.
+    """
     found = {}
     for service, traffic in services.items():
-        if traffic.override:
+        if by_name(traffic):
             asked = versions(states.get(service, RoutingState()), lanes.get(service, {}), service)
             found[versions_name(service)] = "".join(f"{name} {lane}\n" for name, lane in asked.items())
+    if mirror.needed(services.values()):
+        found[mirror.FILE] = mirror.PROGRAM
     if needs_key(services.values()):
         found[KEY_MAP] = f"key {key_text(key)}\n" if key else ""
     return found
@@ -120,7 +130,7 @@ def key_text(key: bytes) -> str:
 
 
 def versions(state: RoutingState, lanes: Mapping[VersionName, int], service: ServiceName) -> dict[str, str]:
-    """The lane of each version that a tester may ask for: those that serve, while the service does."""
+    """The lane of each version that may be asked for: those that serve, while the service does."""
     if not state.shares:
         return {}
     return {

@@ -18,7 +18,7 @@ import msgspec
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.front import Front, Route
-from milkrun.router.haproxy import choice, encode, entrance, routes, section
+from milkrun.router.haproxy import choice, encode, entrance, mirror, routes, section
 from milkrun.router.haproxy.section import Section
 
 ADMIN_SOCKET = "admin.sock"
@@ -65,13 +65,13 @@ def render(
     states: Mapping[ServiceName, RoutingState],
 ) -> str:
     """The whole file. Started from it, HAProxy serves the services as `states` say; one that they lack has nobody."""
-    lines = [*_head(), *_front(whole), *_stats(whole)]
+    lines = [*_head(whole), *_front(whole), *_stats(whole)]
     for service, each in whole.sections.items():
         lines += section.render(service, each, lanes.get(service, {}), states.get(service, RoutingState()))
     return "\n".join(lines) + "\n"
 
 
-def _head() -> Iterator[str]:
+def _head(whole: Layout) -> Iterator[str]:
     yield f"""\
 # Written by milkrun's router. It always equals what runs: edits here are overwritten.
 global
@@ -80,6 +80,8 @@ global
   stats timeout 2m
   hard-stop-after 10m
   mworker-max-reloads 8"""
+    if mirror.needed(each.traffic for each in whole.sections.values()):
+        yield from mirror.head()
     yield """
 defaults
   mode http

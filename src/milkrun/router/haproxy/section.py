@@ -16,7 +16,7 @@ import msgspec
 
 from milkrun.model import ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
-from milkrun.router.haproxy import choice, counting, encode
+from milkrun.router.haproxy import choice, counting, encode, mirror
 from milkrun.router.placement import place
 from milkrun.settings.service import TrafficSettings
 
@@ -112,6 +112,7 @@ def render(
     for server in pool(state).values():
         yield _server_line(server, pool_options)
     yield from _spill(service, traffic)
+    yield from mirror.frontend(service, traffic, choice.versions_name(service))
     yield from _none(service, traffic)
 
 
@@ -123,6 +124,7 @@ frontend {service}.spill
   bind unix@{spill_socket(service)} mode 600"""
     if mode(traffic) == "http":
         yield "  http-request disable-l7-retry unless METH_GET"
+    yield from mirror.not_spilled(traffic)
     yield f"  default_backend {pool_name(service)}"
 
 

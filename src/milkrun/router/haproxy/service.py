@@ -100,9 +100,9 @@ class Service:
     ) -> None:
         """The operations are told in their order, then the pool is brought in line.
 
-        Before them, no tester reaches a version any more that should serve nobody.
+        Before them, nobody reaches a version by name any more that should serve nobody.
         """
-        if shape.traffic.override:
+        if choice.by_name(shape.traffic):
             await self._name_versions(choice.versions(wanted, lanes, self.name))
         options = section.server_options(shape.traffic, wanted.size)
         before: list[Operation] = []

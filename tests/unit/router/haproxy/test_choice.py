@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from milkrun.errors import InputRefused
 from milkrun.model import SHARE_SLOTS, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
-from milkrun.router.haproxy import choice
+from milkrun.router.haproxy import choice, mirror
 from milkrun.settings.service import TrafficSettings
 
 GOAT = ServiceName("goat")
+FRONTEND = ("  mode http", "  description copies of requests", "  bind unix@goat.mirror.sock mode 600")
 SHARP = " ;\n\r\t\0\\'\"#$%{}()[]<>@/:.,-_=|&*?éabgoX019"
 texts = st.one_of(st.text(alphabet=SHARP, max_size=30), st.text(max_size=30), st.sampled_from(hostile.NAMES))
 settings = st.builds(
@@ -21,6 +22,8 @@ settings = st.builds(
     sticky=st.builds("{}{}".format, st.sampled_from(["", "cookie:", "header:", "address", "x:"]), texts),
     override=st.builds("{}{}".format, st.sampled_from(["", "header:", "cookie", "header:X-"]), texts),
     override_from=st.lists(st.one_of(st.just("10.0.0.0/8"), texts), max_size=2),
+    mirror=texts,
+    mirror_percent=st.one_of(st.floats(), st.floats(0.01, 100)),
 )
 
 
@@ -31,13 +34,15 @@ def test_hostile_words_are_refused_or_harmless(traffic):
             *choice.rules(GOAT, traffic),
             *choice.backends(GOAT, traffic),
             *choice.stripped(GOAT, traffic),
+            *mirror.not_spilled(traffic),
+            *"".join(mirror.frontend(GOAT, traffic, "goat.versions.map")).splitlines()[3:],
         ]
     except InputRefused:
         return
     for line in lines:
         assert line.isascii()
         assert line.isprintable()
-        assert line.startswith(("  http-request ", "  http-response ", "  use_backend "))
+        assert line.startswith(("  http-request ", "  http-response ", "  use_backend ", *FRONTEND))
         assert line.count("{") == line.count("}")
         assert line.count('"') in (0, 2, 4)
     for text in (traffic.sticky.partition(":")[2], traffic.override.removeprefix("header:")):
