@@ -1,0 +1,38 @@
+"""Each fault row with many seeds: two as a part of the suite, twenty with MILKRUN_SOAK=1."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from milkrun.testing.registry import embedded_registry
+
+from .herd import Herd, a_herd
+
+SOAK = os.environ.get("MILKRUN_SOAK") == "1"
+SEEDS = range(20 if SOAK else 2)
+PLANES = ["haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "chance" in metafunc.fixturenames:
+        metafunc.parametrize("seed", SEEDS)
+    if "plane" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("parametrize"):
+        metafunc.parametrize("plane", ["haproxy"])
+
+
+@pytest.fixture
+def chance(seed: int) -> random.Random:
+    """What this run's seed decides."""
+    return random.Random(seed)
+
+
+@pytest.fixture
+async def herd(tmp_path, plane) -> AsyncIterator[Herd]:
+    """Goats, a registry behind a proxy that can lie, and settings for one router before them."""
+    async with embedded_registry(tmp_path / "registry") as address:
+        async with a_herd(tmp_path, address, data_plane=plane) as found:
+            yield found
