@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ LOOK_AGAIN_S = 0.1
 _FILE = "front.json"
 SETTLED_S = 0.2
 """A commit that changes several files comes as several changes: they make one reload."""
+SETTLED_AT_MOST_S = 2.0
 
 
 async def first(registry: Registry, name: str, state_dir: Path) -> Front:
@@ -137,10 +139,22 @@ async def _files(registry: Registry, known: _Known) -> None:
 async def _settled(known: _Known, stop: asyncio.Event) -> None:
     while True:
         await known.changed.wait()
-        await asyncio.sleep(SETTLED_S)
-        known.changed.clear()
+        await _calm(known.changed)
         if known.is_other():
             stop.set()
+
+
+async def _calm(changed: asyncio.Event) -> None:
+    """There was no news for a while, or it does not end."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SETTLED_AT_MOST_S):
+            while True:
+                changed.clear()
+                try:
+                    async with asyncio.timeout(SETTLED_S):
+                        await changed.wait()
+                except TimeoutError:
+                    return
 
 
 def _of(data: bytes, name: str) -> RouterSettings:

@@ -98,7 +98,7 @@ class Process:
         try:
             answer = await asyncio.to_thread(
                 subprocess.run,
-                [self._binary.path, "-c", "-q", "-f", CONFIG_FILE],
+                [self._binary.path, "-c", "-f", CONFIG_FILE],
                 cwd=folder or self._folder,
                 capture_output=True,
                 text=True,
@@ -108,7 +108,8 @@ class Process:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DataPlaneError(f"{self._binary.path} cannot check its file: {error}") from error
         if answer.returncode:
-            raise Refused(f"HAProxy refuses its file: {answer.stderr.strip()[-800:]}")
+            said = [line for line in answer.stderr.splitlines() if line.startswith("[ALERT]")]
+            raise Refused(f"HAProxy refuses its file: {' '.join(said or [answer.stderr])[:800]}")
 
     async def start(self, ports: list[tuple[str, int]]) -> None:
         """A new master serves from the file. Raises PortTaken when another program has one of its ports."""
