@@ -42,7 +42,11 @@ def _missing(
     servers = _servers(text)
     for service, slots in maps.items():
         state = wanted.get(service, RoutingState())
-        lanes = _lanes(slots)
+        try:
+            lanes = _lanes(slots)
+        except ValueError:
+            yield f"{service}'s map is none"
+            continue
         if sorted(lanes.values()) != sorted(state.shares.values()):
             yield f"{service}'s map has the shares {sorted(lanes.values())}, not {sorted(state.shares.values())}"
         if sum(lanes.values()) not in {0, SHARE_SLOTS}:
