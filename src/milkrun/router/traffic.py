@@ -10,7 +10,7 @@ import msgspec
 from milkrun.model import Figures, RouterReport, VersionName, VersionTraffic
 from milkrun.router.plane import Counted
 
-SAMPLED = 8
+SAMPLED = 16
 """A data plane under load may time only one answer in so many."""
 
 FIGURES_S = 3.0

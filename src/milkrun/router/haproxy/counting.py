@@ -1,11 +1,11 @@
 """What HAProxy counts for each version: the lines that make it count latency, and its answers as figures. Pure.
 
 Requests, answers by class and bytes are HAProxy's own counters of each lane. Latency is counted inside it too: each
-lane has a table whose keys are the first two digits of the time in microseconds and how many digits it has (`123` is
-1.2 ms, four digits and `12`), and whose values are how many answers took that long. Logging every request instead
-costs about 28 % of the throughput.
+lane has a table whose keys are the buckets of latency.py and whose values are how many answers fell into each. Logging
+every request instead costs about a third more of the processor (benchmarks/counting.py).
 
-- Up to BRISK requests a second in a lane every answer is timed, above it one in SAMPLED: then it costs under 3 %.
+- Up to BRISK requests a second in a lane every answer is timed, above it one in SAMPLED: so it costs little where it
+  matters.
 - The tables stand in a section of peers that is disabled: a worker that ends empties the tables of its backends at
   once, but not these, so they can be read to the end (2.8.25).
 - What a lane with nobody left hands to the pool: an answer counts for the version that gave it, a failure for the
@@ -28,8 +28,8 @@ from milkrun.router.plane import Counted
 from milkrun.router.traffic import SAMPLED
 
 BRISK = 1000
-KEYS_AT_MOST = 1024
-"""Two digits make 90 keys for each length, and a time has 11 digits at most (a day is cut much earlier)."""
+BUCKETS_FILE = "latency.buckets"
+"""Beside HAProxy's file: which time in microseconds falls into which bucket. No service's map has such a name."""
 
 _SPILL = "spill"
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
@@ -62,18 +62,24 @@ def tables(service: ServiceName, lanes: int) -> Iterator[str]:
     yield from ("", f"peers {_home(service)}", "  disabled")
     for number in range(lanes):
         name = encode.lane(service, number).rpartition(".")[2]
-        yield f"  table {name} type integer size {KEYS_AT_MOST} store http_req_cnt"
+        yield f"  table {name} type integer size {len(latency.BOUNDS_US)} store http_req_cnt"
 
 
 def timed(service: ServiceName, number: int) -> Iterator[str]:
     """The lines that make a lane's backend time its answers."""
     yield f"  http-request set-var(txn.began) date(0,us) if {{ be_sess_rate lt {BRISK} }} or {{ rand({SAMPLED}) 0 }}"
+    bucket = f"date(0,us),sub(txn.began),map_int({BUCKETS_FILE})"
     own = f"if {{ var(txn.began) -m found }} !{{ srv_name {_SPILL} }}"
-    yield f"  http-response set-var(txn.took) date(0,us),sub(txn.began) {own}"
-    took = "if { var(txn.took) -m found }"
-    yield f"  http-response set-var(txn.digits) var(txn.took),length {took}"
-    key = "var(txn.took),concat(),bytes(0,2),concat(,txn.digits)"
-    yield f"  http-response track-sc0 {key} table {_table(service, number)} {took}"
+    yield f"  http-response track-sc0 {bucket} table {_table(service, number)} {own}"
+
+
+def buckets() -> str:
+    """What BUCKETS_FILE has."""
+    ends = [f"{end - 1}" for end in latency.BOUNDS_US[1:]] + [""]
+    return "".join(
+        f"{start}:{end} {number}\n"
+        for number, (start, end) in enumerate(zip(latency.BOUNDS_US, ends, strict=True))
+    )
 
 
 def _home(service: ServiceName) -> str:
@@ -116,8 +122,7 @@ def reading(replies: str) -> Reading:
             elif columns:
                 rows.append(_row(dict(zip(columns, next(csv.reader([line])), strict=True))))
             elif match := re.fullmatch(r"0x\w+: key=(\d+) .*\bhttp_req_cnt=(\d+).*", line):
-                bucket = _bucket(match[1])
-                table[bucket] = table.get(bucket, 0) + int(match[2])
+                table[int(match[1])] = int(match[2])
             elif match := re.fullmatch(r"(Pid|Jobs|Unstoppable Jobs): (\d+)", line):
                 info[match[1]] = int(match[2])
         jobs = info["Jobs"] - info["Unstoppable Jobs"]
@@ -145,12 +150,6 @@ def _row(line: Mapping[str, str]) -> Row:
             bytes_out=number["bout"],
         ),
     )
-
-
-def _bucket(key: str) -> int:
-    """The bucket of a table's key: all but the last digit begin the time, the last one says how many it has."""
-    first, digits = int(key[:-1] or 0), int(key[-1])
-    return latency.bucket(first * 10 ** max(0, digits - 2))
 
 
 def pooled(found: Reading, service: ServiceName) -> bool:
@@ -203,7 +202,11 @@ def _lane(
         place=lane,
         version=version,
         in_flight=max(0, whole.in_flight - spilt.in_flight),
-        figures=_without(whole.figures, _well(spilt.figures), found.tables.get(_table(service, number), {})),
+        figures=_without(
+            whole.figures,
+            _well(spilt.figures),
+            latency.merged([found.tables.get(_table(service, number), {})]),
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from milkrun.router.certificates import Certificates
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.diff import Observed, Operation, diff, said
 from milkrun.router.front import Front
-from milkrun.router.haproxy import choice, config, entrance, guard, section
+from milkrun.router.haproxy import choice, config, counting, entrance, guard, section
 from milkrun.router.haproxy.binary import Binary
 from milkrun.router.haproxy.memory import Memory, as_it_runs, planned, with_lanes
 from milkrun.router.haproxy.process import Process, Refused, refuse_taken
@@ -249,7 +249,8 @@ class HAProxy:
 
     def _files(self, memory: Memory, states: Mapping[ServiceName, RoutingState]) -> dict[str, str]:
         services = {service: each.traffic for service, each in memory.layout.sections.items()}
-        return choice.files(services, states, memory.lanes, self._override_key)
+        found = choice.files(services, states, memory.lanes, self._override_key)
+        return {**found, counting.BUCKETS_FILE: counting.buckets()}
 
     def _render(self, memory: Memory) -> None:
         states = with_lanes(memory, self._wanted)
