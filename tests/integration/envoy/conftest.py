@@ -40,12 +40,16 @@ class App:
         self.entered = asyncio.Event()
         self.asked: list[str] = []
         self.breaks = False
+        self.slow_s = 0.0
         self._runner: web.AppRunner | None = None
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"{request.method} {request.path_qs}")
         self.entered.set()
         await self.gate.wait()
+        await asyncio.sleep(self.slow_s)
+        if request.method == "PATCH":
+            return web.Response(status=500)
         if self.breaks and request.transport:
             request.transport.abort()
         if request.headers.get("Upgrade") == "websocket":

@@ -16,6 +16,7 @@ from milkrun.router import disk
 from milkrun.router.diff import diff
 from milkrun.router.envoy import clusters, plane
 from milkrun.router.haproxy.process import Identity
+from milkrun.settings.service import TrafficSettings
 
 from .conftest import GOAT, App, converge, load, state
 
@@ -261,3 +262,20 @@ async def test_nobody_else_may_open_its_sockets_or_read_what_is_kept(stand, apps
 
     assert {"ads.sock", "admin.sock", "envoy.json", "envoy.log", plane.MEMORY_FILE} <= modes.keys()
     assert set(modes.values()) == {0}
+
+
+async def test_a_cluster_that_is_made_anew_warms_and_costs_no_request(stand, apps):
+    """A changed cluster waits in Envoy for its endpoints, which it does not ask for again (envoy#13072)."""
+    wanted = state({"a": 5_000, "b": 5_000}, a=[apps["a1"].server()], b=[apps["b1"].server()])
+    await stand.start(wanted)
+
+    async with load(stand.url) as kept, load(stand.url, keep=False) as single:
+        for balance in ("least-connections", "two-choices", "round-robin"):
+            services = {GOAT: TrafficSettings(balance=balance)}
+            envoy = await stand.start(wanted, msgspec.structs.replace(stand.front, services=services))
+            assert envoy.behind == ""
+            await kept.more(20)
+            await single.more(20)
+
+    assert (kept.failed, single.failed) == ({}, {})
+    assert diff(await envoy.of(GOAT).observe(), wanted) == []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from milkrun.router.envoy.counting import BUCKETS_MS, TIMED
+
 ADS_SOCKET = "ads.sock"
 ADMIN_SOCKET = "admin.sock"
 BOOTSTRAP_FILE = "envoy.json"
@@ -31,6 +33,10 @@ def bootstrap(node: str) -> bytes:
             "static_resources": {
                 "clusters": [_cluster("ads", ADS_SOCKET, http2=True), _cluster("admin", ADMIN_SOCKET)]
             },
+            "stats_config": {
+                "histogram_bucket_settings": [{"match": {"suffix": TIMED}, "buckets": BUCKETS_MS}]
+            },
+            "stats_flush_interval": "1s",  # so far histograms are behind the counters
             # Without a limit Envoy warns; this one is above what a process may open.
             "overload_manager": {
                 "resource_monitors": [

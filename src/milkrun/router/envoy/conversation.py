@@ -9,7 +9,9 @@ nonce names whether it was taken (ACK) or refused (NACK). What is kept here, and
 - a conversation begins with the whole state: what Envoy had before is not asked, and cannot be wrong;
 - a cluster that is new or changed waits in Envoy for its endpoints, a listener for its routes: they are sent again
   after it, or it would wait for ever (envoy#13072);
-- what was refused is not sent again until it is another; Envoy keeps what it had.
+- a new wish waits until the clusters were taken: without the endpoints of the former wish they never would be;
+- what was refused is not sent again until it is another; Envoy keeps what it had, and gets nothing that follows:
+  a route would lead to what it refused.
 """
 
 from __future__ import annotations
@@ -54,13 +56,18 @@ class Conversation:
     """Requests in, answers out, until the stream ends."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self._snapshot = self._later = snapshot
         self._kinds = {kind: _Subscription() for kind in Kind}
         self._count = 0
 
     def wish(self, snapshot: Snapshot) -> None:
-        """From now on Envoy should have this."""
-        self._snapshot = snapshot
+        """From now on Envoy should have this; once it has taken the clusters that it is just being given."""
+        self._later = snapshot
+        self._turn()
+
+    def _turn(self) -> None:
+        if not self._kinds[Kind.CLUSTERS].waiting:
+            self._snapshot = self._later
 
     def hear(self, request: Request) -> None:
         """Envoy has said this. What it says of an older answer than the last is passed over: it will say more."""
@@ -71,11 +78,16 @@ class Conversation:
         if known.waiting:
             known.waiting = False
             known.refused = request.error
+            self._turn()
         if known.has is not None and not request.kind.whole:
             known.has = {name: each for name, each in known.has.items() if name in request.names}
 
     def next(self) -> Answer | None:
         """The next answer to send; None while Envoy has to speak first, or has all that it should."""
+        coming = self._coming()
+        return self._answer(*coming) if coming else None
+
+    def _coming(self) -> tuple[Kind, dict[str, bytes]] | None:
         for kind in Kind:
             known = self._kinds[kind]
             if known.waiting and kind is not Kind.CLUSTERS:
@@ -85,18 +97,20 @@ class Conversation:
             if known.waiting or known.names is None:
                 continue
             if (resources := self._due(kind)) is not None:
-                return self._answer(kind, resources)
-            if kind is Kind.ENDPOINTS and self._unfilled():
+                return kind, resources
+            if known.refused:
                 return None
         return None
 
     @property
     def settled(self) -> bool:
-        """Whether Envoy has taken, or refused, all that it should have, and its listeners are among that."""
+        """Whether Envoy has taken all that it should have, with its listeners; or refused some of it."""
+        if any(known.waiting for known in self._kinds.values()) or self._snapshot is not self._later:
+            return False
+        if self.refused:
+            return self._coming() is None
         return (
             self._kinds[Kind.LISTENERS].has is not None
-            and not any(known.waiting for known in self._kinds.values())
-            and not self._unfilled()
             and (self._kinds[Kind.ROUTES].has is not None or not self._snapshot.resources[Kind.ROUTES])
             and all(self._due(kind) is None for kind in Kind)
         )
@@ -125,14 +139,6 @@ class Conversation:
     def _leads_elsewhere(self) -> bool:
         """Whether routes or listeners have to change: they may still lead to clusters that are to go."""
         return any(self._due(kind) is not None for kind in (Kind.LISTENERS, Kind.ROUTES))
-
-    def _unfilled(self) -> bool:
-        """Whether a cluster that Envoy took still lacks endpoints that are there for it."""
-        clusters, endpoints = self._kinds[Kind.CLUSTERS], self._kinds[Kind.ENDPOINTS]
-        if clusters.refused or endpoints.refused:
-            return False
-        there = self._snapshot.resources[Kind.ENDPOINTS].keys()
-        return bool((clusters.has or {}).keys() & there - (endpoints.has or {}).keys())
 
     def _answer(self, kind: Kind, resources: dict[str, bytes]) -> Answer:
         known = self._kinds[kind]

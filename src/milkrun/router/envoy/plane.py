@@ -16,7 +16,7 @@ from milkrun.model import ServiceName
 from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
-from milkrun.router.envoy import limits, readback
+from milkrun.router.envoy import clusters, counting, limits, readback
 from milkrun.router.envoy.ads import Ads
 from milkrun.router.envoy.binary import Binary
 from milkrun.router.envoy.listeners import tcp_service
@@ -157,10 +157,10 @@ class Envoy:
                 await self._tell(msgspec.structs.replace(self._memory, told=told))
 
     async def traffic(self, service: ServiceName) -> list[Counted]:
-        """What each server of the service answered, in its version's cluster and in those that it is the spare of."""
-        hosts = await self._process.admin.get("/clusters?format=json")
-        told = self._memory.told.get(service, RoutingState())
-        return readback.counters(told, readback.clusters(hosts, service), tcp=self._tcp(service))
+        """What each version's cluster counted."""
+        body = await self._process.admin.get(counting.question(service))
+        told = clusters.names(self._memory.told.get(service, RoutingState()))
+        return counting.counted(body, service, told, self._process.pid, tcp=self._tcp(service))
 
     def _tcp(self, service: ServiceName) -> bool:
         return tcp_service(self._memory.front) == service
@@ -213,7 +213,7 @@ class ServicePlane:
         await self._envoy.apply(self._service, operations)
 
     async def traffic(self) -> list[Counted]:
-        """Each server's answers. Envoy keeps no time by server."""
+        """What each version's cluster counted."""
         return await self._envoy.traffic(self._service)
 
 

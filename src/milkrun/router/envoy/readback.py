@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 
 from milkrun.errors import DataPlaneError
-from milkrun.model import Figures, InstanceId, ServiceName, VersionName
+from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import Observed, Seen
 from milkrun.router.envoy.clusters import of_cluster
 from milkrun.router.placement import Placement, Span, totals
-from milkrun.router.plane import Counted
 
 Place = tuple[str, int]
 
@@ -189,27 +188,3 @@ def _seen(server: Server, host: Host, in_flight: int, *, pooled: bool) -> Seen:
 
 def _place(server: Server) -> Place:
     return str(ipaddress.ip_address(server.address)), server.port
-
-
-def counters(told: RoutingState, there: Clusters, *, tcp: bool = False) -> list[Counted]:
-    """What each server answered, in all clusters together. Envoy keeps no time by server."""
-    stats: dict[Place, Counter[str]] = {}
-    for hosts in there.values():
-        for place, host in hosts.items():
-            stats.setdefault(place, Counter()).update(host.stats)
-    total, failed, active = (
-        ("cx_total", "cx_connect_fail", "cx_active") if tcp else ("rq_total", "rq_error", "rq_active")
-    )
-    by_id = {
-        server.id: Counted(
-            process=0,
-            place=server.id,
-            version=version,
-            in_flight=found[active],
-            figures=Figures(requests=found[total], failures=found[failed]),
-        )
-        for version, servers in told.versions.items()
-        for server in servers.values()
-        for found in [stats.get(_place(server), Counter())]
-    }
-    return list(by_id.values())
