@@ -18,6 +18,15 @@ def operations() -> list[tuple[str, str]]:
     return [(method, path) for path, item in paths.items() for method in METHODS if method in item]
 
 
+ENDS_IT = ("put", "/v1/agent/leave")
+"""The registry carries it out: whoever asks next finds nobody."""
+
+
+def harmless() -> list[tuple[str, str]]:
+    """The operations after which the registry serves on."""
+    return [each for each in operations() if each != ENDS_IT]
+
+
 def resolved(whole: dict[str, Any], part: Any) -> Any:
     """What a reference stands for."""
     while "$ref" in part:

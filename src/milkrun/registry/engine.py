@@ -54,6 +54,8 @@ class Engine:
         self.machine = self._restored()
         self.replies = Replies()
         self.failed: asyncio.Future[StorageFailed] = asyncio.get_running_loop().create_future()
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when a client that may said that this registry is to end."""
 
     async def submit(self, command: commands.Command, who: Authority) -> Any:
         """The command's result, once it is durable. Raises Refused for a no, and DiskFull.

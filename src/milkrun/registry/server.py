@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -50,13 +51,14 @@ async def serve(
     allow_hosts: tuple[str, ...] = (),
     ready: Callable[[], None] | None = None,
 ) -> None:
-    """Runs until it is cancelled; then parked queries are answered and the disk is closed, within two seconds.
+    """Runs until it is cancelled or a client that may asks it to leave.
 
-    With `dns` it answers DNS there too. Its checks reach what `check_allow` names besides the services' own
-    addresses and loopback; a `damping` of None shows every change of a check at once. Unless `acl` is open, the
-    registry's own token is in `token_file` (or `token` in `data_dir`), made when there is none. With `tls` it
-    speaks HTTPS only; `allow_hosts` are names that it answers to besides this machine's own. Raises PortTaken,
-    Conflict when another registry uses `data_dir`, and StorageFailed when the disk fails.
+    Then parked queries are answered and the disk is closed, within two seconds. With `dns` it answers DNS there
+    too. Its checks reach what `check_allow` names besides the services' own addresses and loopback; a `damping`
+    of None shows every change of a check at once. Unless `acl` is open, the registry's own token is in
+    `token_file` (or `token` in `data_dir`), made when there is none. With `tls` it speaks HTTPS only;
+    `allow_hosts` are names that it answers to besides this machine's own. Raises PortTaken, Conflict when another
+    registry uses `data_dir`, and StorageFailed when the disk fails.
     """
     _allow_open_files()
     async with contextlib.AsyncExitStack() as held:
@@ -80,7 +82,11 @@ async def serve(
         structlog.get_logger("registry").info("the registry serves", **where, data=str(data_dir))
         if ready:
             ready()
-        raise await asyncio.shield(engine.failed)
+        ends: list[asyncio.Future[Any]] = [engine.failed, engine.left]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if engine.failed.done():
+            raise engine.failed.result()
+        structlog.get_logger("registry").warning("the registry ends, as it was asked to over HTTP")
 
 
 @asynccontextmanager

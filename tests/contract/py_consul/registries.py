@@ -51,7 +51,8 @@ def embedded(folder: Path, token: str | None) -> Iterator[int]:
 
     async def serve() -> None:
         enough = asyncio.Event()
-        async with running(("127.0.0.1", 0), folder / "data", node=NODE, gate=gate) as (_, address):
+        async with running(("127.0.0.1", 0), folder / "data", node=NODE, gate=gate) as (engine, address):
+            engine.left.add_done_callback(lambda _: enough.set())
             serving.set_result((address[1], asyncio.get_running_loop(), enough))
             await enough.wait()
 

@@ -22,7 +22,6 @@ NO_MESH = "there is no service mesh"
 LEFT_OUT = {
     "test_acl.TestConsulAcl.test_acl_auth_method_crud": NO_LOGINS,
     "test_acl.TestConsulAcl.test_acl_binding_rule_crud": NO_LOGINS,
-    "test_agent.TestAgent.test_agent_leave": "a request does not stop this registry",
     "test_agent.TestAgent.test_agent_service_connect": NO_MESH,
     "test_config.TestConfig.test_config_entry_crud": NO_MESH,
     "test_connect.TestConsulConnectCA.test_ca_update_configuration": NO_MESH,

@@ -12,6 +12,7 @@ import pytest
 
 from milkrun.consul import Address, Registry, Watch
 from milkrun.errors import Conflict, PortTaken, RegistryUnreachable
+from milkrun.registry.access.authority import Mode
 from milkrun.registry.server import running, serve
 from milkrun.testing.registry import embedded_registry
 
@@ -70,6 +71,32 @@ async def test_cancelling_answers_the_parked_and_ends_within_two_seconds(tmp_pat
                 await registry.get("a")
     assert serving.cancelled()
     assert engine.parked.closing
+
+
+async def test_who_may_tells_it_to_leave_and_it_ends_in_order(tmp_path, unused_tcp_port):
+    ready = asyncio.Event()
+    token = tmp_path / "token"
+    listen, url = ("127.0.0.1", unused_tcp_port), f"http://127.0.0.1:{unused_tcp_port}"
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(
+            serve(listen, tmp_path, node="n1", acl=Mode.DEFAULT, token_file=token, ready=ready.set)
+        )
+        await ready.wait()
+        async with Registry(Address(url=url)) as nobody:
+            assert (await nobody.ask("PUT", "/v1/agent/leave", accept=(200, 403))).status == 403
+            index = (await nobody.ask("GET", "/v1/kv/a", accept=(404,))).index
+            parked = {"index": str(index), "wait": "5m"}
+            waiting = tasks.create_task(
+                nobody.ask("GET", "/v1/kv/a", params=parked, wait_s=20, accept=(404,))
+            )
+            async with Registry(Address(url=url, token=token.read_text().strip())) as holder:
+                await holder.put("b", b"1")
+                assert (await holder.ask("PUT", "/v1/agent/leave")).status == 200
+            assert (await waiting).status == 404
+        async with asyncio.timeout(20):
+            await serving
+    async with running(listen, tmp_path, node="n1") as (engine, _):
+        assert engine.machine.kv.get("b").value == b"1", "what was acknowledged is there"
 
 
 async def test_a_client_that_goes_away_leaves_no_parked_query_behind(tmp_path):

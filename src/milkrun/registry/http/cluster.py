@@ -152,9 +152,11 @@ async def join(engine: Engine, request: Request) -> Reply:
 
 
 async def leave(engine: Engine, request: Request) -> Reply:
-    """Refused: a request does not stop this registry."""
+    """The registry ends in order, after this answer; what watches over it may start it again."""
     require(engine, request, Resource.AGENT, engine.own.node, Level.WRITE)
-    raise Refused(400, "This registry does not leave over HTTP: stop it with `milkrun down` or SIGTERM")
+    if not engine.left.done():
+        engine.left.set_result(None)
+    return Reply()
 
 
 async def force_leave(engine: Engine, request: Request) -> Reply:
