@@ -26,6 +26,12 @@ FILES_AT_MOST = 1000
 SOON_S, VERY_SOON_S, NOW_S = 30 * 86_400.0, 7 * 86_400.0, 86_400.0
 _WHATEVER_THE_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _ROUND_TRIPS = 6
+_SIGNS = (
+    (b"-----BEGIN CERTIFICATE-----", False, "it has no certificate in PEM"),
+    (b"PRIVATE KEY-----", False, "it has no key: certificate and key belong into one file"),
+    (b"ENCRYPTED", True, "its key has a password"),
+)
+"""What has to be in a file, or not, and what is said otherwise: OpenSSL calls all of it `PEM lib`."""
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +138,9 @@ def judged(data: bytes) -> float:
     """When the certificate expires that the PEM text holds with its key; raises InputRefused when it is not good."""
     if len(data) > BYTES_AT_MOST:
         raise InputRefused(f"it has more than {BYTES_AT_MOST} bytes")
+    for sign, wrong, why in _SIGNS:
+        if (sign in data) == wrong:
+            raise InputRefused(why)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -144,8 +153,10 @@ def judged(data: bytes) -> float:
         client.load_verify_locations(cadata=data.decode("ascii", errors="replace"))
         shown = _shown(client, server)
     except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise InputRefused(f"it cannot be served ({reason.replace('_', ' ').lower()[:200]})") from error
+        reason = getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise InputRefused("its key is not the certificate's") from error
+        raise InputRefused(f"it cannot be read or served ({(reason or str(error))[:200]})") from error
     return float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
 
 

@@ -8,7 +8,6 @@ import random
 import time
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from milkrun.consul import Registry, keys
@@ -61,7 +60,7 @@ class Router:
             since=time.time(),
         )
         self._services = [
-            Serving(service, registry, proxy, reconciler, place=place, tell=self._told)
+            Serving(service, registry, proxy, reconciler, place=place, tell=self._told, alarms=self._alarms)
             for service, reconciler in self._reconcilers.items()
         ]
         self._log = structlog.get_logger("router")
@@ -120,9 +119,10 @@ class Router:
                 for serving in self._services:
                     serving.look_again()
 
+    def _alarms(self) -> list[str]:
+        return self._certificates.alarms(time.time()) if self._certificates else []
+
     def _told(self, report: RouterReport) -> None:
-        if self._certificates and (alarms := self._certificates.alarms(time.time())):
-            report = msgspec.structs.replace(report, alarms=[*alarms, *report.alarms])
         self.presence.publish(keys.router_report(report.service, self._id), report)
 
 

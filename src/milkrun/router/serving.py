@@ -38,7 +38,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Serving:
-    """A service at work: `run` never returns by itself. `tell` is called with each report of what is served."""
+    """A service at work: `run` never returns by itself. `tell` is called with each report of what is served.
+
+    `alarms` says what else a person should know of the router as a whole.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Serving:
         *,
         place: Place,
         tell: Callable[[RouterReport], None],
+        alarms: Callable[[], list[str]] = list,
     ) -> None:
         self._service = service
         self._registry = registry
@@ -56,6 +60,7 @@ class Serving:
         self._reconciler = reconciler
         self._place = place
         self._tell = tell
+        self._alarms = alarms
         self._instances: list[Instance] | None = None
         self._index = 0
         self._wish: Wish | None = None
@@ -157,7 +162,7 @@ class Serving:
             unequal_since=self._unequal_since,
             drift=[self._trouble] if self._trouble else served.drift,
             held=served.decision.held,
-            alarms=behind + served.decision.alarms,
+            alarms=[*behind, *self._alarms(), *served.decision.alarms],
             versions=self._reconciler.traffic(),
             instances=served.instances(former),
             data_plane=self._proxy.name,

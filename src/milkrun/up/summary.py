@@ -23,7 +23,8 @@ def summary(
     if door:
         router = environment.routers[door]
         service, path = _example(router, services)
-        tries.append((f"curl {_reachable(router.listen)}{path}", f"one request to {service}"))
+        tls = "--insecure https://" if router.certificates else ""  # it has no certificate for localhost
+        tries.append((f"curl {tls}{_reachable(router.listen)}{path}", f"one request to {service}"))
     tries.append((f"{command} status", "all of it in one view"))
     tries += _shares(environment, services, wishes, command)
     width = max(len(line) for line, _ in tries)

@@ -42,6 +42,14 @@ def test_the_farm_says_what_to_try_and_where_to_look():
     ]
 
 
+def test_a_front_door_by_tls_is_tried_by_tls():
+    door = RouterSettings(service="goat", listen="0.0.0.0:443", stats="127.0.0.1:8404", certificates="tls")
+
+    lines = summary(Environment(name="x", routers={"lb": door}), SERVICES, {}, command="milkrun")
+
+    assert lines[1].split("#")[0].strip() == "curl --insecure https://localhost:443/milk"
+
+
 def test_an_environment_without_routers_or_versions_still_has_something_to_say():
     lines = summary(Environment(name="x"), {}, {}, command="milkrun")
     assert lines[1].split() == ["milkrun", "status", "#", "all", "of", "it", "in", "one", "view"]

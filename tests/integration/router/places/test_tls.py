@@ -189,15 +189,34 @@ async def test_a_name_that_is_added_is_served_and_one_that_is_removed_is_not(sit
 BAD = {
     "no key": lambda good, other, key: Path(good.cert).read_bytes(),
     "another's key": lambda good, other, key: Path(good.cert).read_bytes() + Path(other.key).read_bytes(),
-    "half of it": lambda good, other, key: (Path(good.cert).read_bytes() + Path(good.key).read_bytes())[:900],
+    "half of it": lambda good, other, key: (Path(good.cert).read_bytes() + Path(good.key).read_bytes())[:300],
     "a password": lambda good, other, key: Path(good.cert).read_bytes() + Path(key).read_bytes(),
     "nothing": lambda good, other, key: b"",
     "noise": lambda good, other, key: bytes(range(256)) * 8,
+    "no certificate inside": lambda good, other, key: (
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n" + Path(good.key).read_bytes()
+    ),
+    "torn in the key": lambda good, other, key: (Path(good.cert).read_bytes() + Path(good.key).read_bytes())[
+        :-60
+    ],
     "too much": lambda good, other, key: b"#" * (256 * 1024 + 1),
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
+WHY = {
+    "no key": "it has no key: certificate and key belong into one file",
+    "another's key": "its key is not the certificate's",
+    "half of it": "it has no key",
+    "a password": "its key has a password",
+    "nothing": "it has no certificate in PEM",
+    "noise": "it has no certificate in PEM",
+    "too much": "it has more than 262144 bytes",
+    "no certificate inside": "it cannot be read or served",
+    "torn in the key": "it cannot be read or served",
+}
+
+
+@pytest.mark.parametrize("kind", WHY)
 async def test_a_bad_one_is_refused_and_the_one_before_it_stays(site, authority, folder, kind):
     before = await ask(site, trusting(authority), "shop.example")
     good = authority.pair("shop.example")
@@ -208,8 +227,9 @@ async def test_a_bad_one_is_refused_and_the_one_before_it_stays(site, authority,
 
     assert (await ask(site, trusting(authority), "shop.example")).serial == before.serial
     assert (await ask(site, trusting(authority), "milk.example")).names == {"milk.example"}
-    alarms = site.certificates.alarms(time.time())
-    assert [alarm for alarm in alarms if "'shop.pem' is refused" in alarm and "stays" in alarm]
+    (alarm,) = site.certificates.alarms(time.time())
+    assert f"'shop.pem' is refused: {WHY[kind]}" in alarm
+    assert alarm.endswith("; the one before it stays")
 
     put(folder, "shop.pem", good)
     await renewed(site)
