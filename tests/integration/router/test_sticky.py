@@ -235,6 +235,9 @@ async def test_many_versions_of_a_long_history_are_placed_as_remembered(router, 
     answers = await place_.names([{"X-User": user} for user in USERS])
 
     assert answers == [place_.expected(user.encode()) for user in USERS]
+    await place_.plane.stop()
+    await place_.plane.start(place_.state)
+    assert await place_.names([{"X-User": user} for user in USERS]) == answers
     await third.stop()
 
 

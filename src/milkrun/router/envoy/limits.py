@@ -24,3 +24,5 @@ def missing(front: Front) -> Iterator[str]:
     for service, traffic in sorted(front.services.items()):
         if traffic.override:
             yield f"{service} has traffic.override: Envoy lets no tester choose a version"
+        if traffic.mirror:
+            yield f"{service} has traffic.mirror: the router has Envoy make no copies"

@@ -70,6 +70,14 @@ def rules(service: ServiceName, traffic: TrafficSettings, fits: str = "") -> Ite
         yield f"  http-request lua.milkrun_copy {socket(service)} if {some} {fits}".rstrip()
 
 
+def limited(traffic: TrafficSettings) -> Iterator[str]:
+    """In its lane, a copy is waited for no longer than its sender waits: HAProxy does not tell the instance that the
+    sender has gone.
+    """
+    if traffic.mirror:
+        yield f"  http-request set-timeout server {COPY_WAIT_S}s if {{ req.hdr({MARK}) -m found }}"
+
+
 def not_spilled(traffic: TrafficSettings) -> Iterator[str]:
     """A copy whose version has nobody left goes no further."""
     if traffic.mirror:

@@ -91,7 +91,7 @@ def render(
     options, pool_options = server_options(traffic, count), server_options(traffic, count, pooled=True)
     spilled = " proto h2" if traffic.protocol == "http2" else ""
     shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
-    shape += choice.stripped(service, traffic)
+    shape += [*choice.stripped(service, traffic), *mirror.limited(traffic)]
     if traffic.path:
         shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
     http = mode(traffic) == "http"

@@ -34,6 +34,7 @@ def test_hostile_words_are_refused_or_harmless(traffic):
             *choice.rules(GOAT, traffic),
             *choice.backends(GOAT, traffic),
             *choice.stripped(GOAT, traffic),
+            *mirror.limited(traffic),
             *mirror.not_spilled(traffic),
             *"".join(mirror.frontend(GOAT, traffic, "goat.versions.map")).splitlines()[3:],
         ]
