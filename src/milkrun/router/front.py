@@ -42,7 +42,8 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
 
     `services` are those that a route names, each with what its own file says of its traffic. `local` says that the
     callers are this host's own programs; of others only those in the networks of `trust` are believed when they say
-    whom they call for. `certificates` is the folder to take them from, empty without TLS.
+    whom they call for. `certificates` is the folder to take them from, empty without TLS. At `metrics` the router
+    itself shows its figures, which takes no reload.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
     trust: tuple[str, ...] = ()
     certificates: str = ""
+    metrics: tuple[str, int] | None = None
 
 
 def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, ServiceSettings]) -> Front:
@@ -73,6 +75,7 @@ def front(name: str, settings: RouterSettings, services: Mapping[ServiceName, Se
         local=settings.sidecar and ipaddress.ip_address(listen[0]).is_loopback,
         trust=tuple(settings.trust),
         certificates=settings.certificates,
+        metrics=host_port(settings.metrics) if settings.metrics else None,
     )
 
 

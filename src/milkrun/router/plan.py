@@ -48,6 +48,9 @@ def _router(name: str, before: Files, after: Files) -> Iterator[Step]:
         return
     for what in _fronts(old, new):
         yield Step(router=name, what=what, how="reload")
+    if old.metrics != new.metrics:
+        shown = _written(new.metrics) if new.metrics else "nowhere"
+        yield Step(router=name, what=f"metrics are shown at {shown}", how="at once")
     for service in sorted(new.services):
         for what in _wishes(service, before.wishes.get(service, Wish()), after.wishes.get(service, Wish())):
             yield Step(router=name, what=what, how="at once")
@@ -67,7 +70,7 @@ def _fronts(old: Front, new: Front) -> Iterator[str]:
             yield f"{each} {getattr(old, each)!r} becomes {getattr(new, each)!r}"
 
 
-_TOLD = ("name", "listen", "stats", "routes", "services")
+_TOLD = ("name", "listen", "stats", "routes", "services", "metrics")
 
 
 def _routes(old: tuple[Route, ...], new: tuple[Route, ...]) -> Iterator[str]:

@@ -13,7 +13,8 @@ import structlog
 from milkrun.consul import Registry, keys
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
-from milkrun.model import RouterId, RouterReport
+from milkrun.model import RouterId, RouterReport, ServiceName
+from milkrun.router import metrics, metrics_page
 from milkrun.router.certificates import Certificates
 from milkrun.router.front import Front
 from milkrun.router.plane import Proxy
@@ -40,6 +41,8 @@ class Router:
     ) -> None:
         self._proxy = proxy
         self._certificates = certificates
+        self._metrics = front.metrics
+        self._last: dict[ServiceName, RouterReport] = {}
         address, port = front.listen
         if ipaddress.ip_address(address).is_unspecified:
             address = ""  # it listens on every address: callers are given the node's
@@ -76,6 +79,8 @@ class Router:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.presence.run())
             tasks.create_task(self._guard())
+            if self._metrics:
+                tasks.create_task(metrics_page.serve(self._metrics, self._page))
             if self._certificates:
                 tasks.create_task(self._renew(self._certificates))
             for serving in self._services:
@@ -122,7 +127,11 @@ class Router:
     def _alarms(self) -> list[str]:
         return self._certificates.alarms(time.time()) if self._certificates else []
 
+    def _page(self) -> bytes:
+        return metrics.page([report for _, report in sorted(self._last.items())], time.time())
+
     def _told(self, report: RouterReport) -> None:
+        self._last[report.service] = report
         self.presence.publish(keys.router_report(report.service, self._id), report)
 
 

@@ -79,6 +79,7 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     With `certificates`, a folder of PEM files (each with its key; relative to the environment's folder on the
     router's host), it listens by TLS. What requests from the networks in `trust` say of who called is believed.
+    At `metrics` Prometheus finds its figures.
     """
 
     listen: str
@@ -89,6 +90,7 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     routes: list[RouteSettings] = []
     certificates: str = ""
     trust: list[str] = []
+    metrics: str = ""
 
     def names(self, services: Iterable[str]) -> list[str]:
         """The services that it stands before, of an environment with these."""
@@ -146,6 +148,8 @@ def load(data: bytes, file: str) -> Environment:
         _stands(document, name, router)
         _listens(document, taken, ("routers", name, "listen"), router.listen)
         _listens(document, taken, ("routers", name, "stats"), router.stats)
+        if router.metrics:
+            _listens(document, taken, ("routers", name, "metrics"), router.metrics)
     return settings
 
 

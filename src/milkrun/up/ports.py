@@ -49,7 +49,12 @@ def wanted(environment: Environment) -> list[Wanted]:
         *(
             Wanted(address=address, setting=f"{field} in [routers.{name}]")
             for name, router in sorted(environment.routers.items())
-            for field, address in (("listen", router.listen), ("stats", router.stats))
+            for field, address in (
+                ("listen", router.listen),
+                ("stats", router.stats),
+                ("metrics", router.metrics),
+            )
+            if address
         ),
     ]
 
