@@ -12,11 +12,13 @@ import importlib.util
 import itertools
 import os
 import uuid
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -28,14 +30,37 @@ Instance = namedtuple("Instance", ["container", "port", "version"])  # noqa: PYI
 NODE = "the-node"
 """No name that a test of theirs takes for a node of its own."""
 VERSION = "1.8.7"
+AHEAD = 2
+"""How many start while a test uses another one: a start mostly waits."""
 Started = tuple[contextlib.ExitStack, int]
 
-_PATH = Path(__file__).parents[1] / "consul" / "conftest.py"
-_spec = importlib.util.spec_from_file_location("milkrun_contract_registries", _PATH)
-assert _spec
-assert _spec.loader
-_registries = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_registries)
+
+def _loaded(name: str, path: Path) -> ModuleType:
+    """A module of our tests, which are no package here: theirs has the name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_TESTS = Path(__file__).parents[2]
+_registries: Any = _loaded("milkrun_contract_registries", _TESTS / "contract" / "consul" / "conftest.py")
+_ports: Any = _loaded("milkrun_ports", _TESTS / "ports.py")
+_given: set[int] = set()
+
+
+def _ports_of_their_own(count: int) -> list[int]:
+    """Free ports, none of which was given to another one that may not listen yet."""
+    while True:
+        found: list[int] = _ports.free_ports(count)
+        if _given.isdisjoint(found):
+            _given.update(found)
+            return found
+
+
+_registries._free_ports = _ports_of_their_own
 
 
 @contextlib.contextmanager
@@ -77,17 +102,17 @@ def consul(folder: Path, token: str | None) -> Iterator[int]:
 
 
 class Supply:
-    """One registry of each sort is always on its way."""
+    """Some registries of each sort are always on their way."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
         self._numbers = itertools.count()
-        self._starter = stack.enter_context(ThreadPoolExecutor(1))
-        self._coming: dict[str | None, Future[Started]] = {}
+        self._starter = stack.enter_context(ThreadPoolExecutor(AHEAD))
+        self._coming: dict[str | None, deque[Future[Started]]] = {}
         stack.callback(self._close_spares)
 
     def _close_spares(self) -> None:
-        for each in self._coming.values():
+        for each in itertools.chain.from_iterable(self._coming.values()):
             each.result()[0].close()
 
     def _start(self, token: str | None) -> Started:
@@ -101,9 +126,10 @@ class Supply:
     @contextlib.contextmanager
     def fresh(self, token: str | None = None) -> Iterator[int]:
         """One that nobody used yet, with a token of its own or open to all."""
-        coming = self._coming.pop(token, None) or self._starter.submit(self._start, token)
-        held, port = coming.result()
-        self._coming[token] = self._starter.submit(self._start, token)
+        coming = self._coming.setdefault(token, deque())
+        while len(coming) <= AHEAD:
+            coming.append(self._starter.submit(self._start, token))
+        held, port = coming.popleft().result()
         with held:
             yield port
 
