@@ -78,7 +78,8 @@ def _changed(service: ServiceName, lane: str, server: Server) -> Iterator[str]:
 def _added(backend: str, server: Server, options: str) -> Iterator[str]:
     name, address, weight = encode.server(server)
     yield f"add server {backend}/{name} {address} {options} weight {weight}"
-    yield f"enable health {backend}/{name}"
+    if options.startswith("check"):
+        yield f"enable health {backend}/{name}"
     yield f"set server {backend}/{name} state {'ready' if server.mode is Mode.SERVE else 'drain'}"
 
 

@@ -6,12 +6,15 @@ The file names its sockets and maps relative to its own folder, which is HAProxy
 - `retries 30`: a killed instance's idle connections end one after the other, and each try may be given one of
   them. Three tries lost requests on a machine under load (1 of 4,000 around a kill); a refused connection ends the
   tries on that server at once.
+- `no strict-limits`: with fewer descriptors than it would like (one for each server that is probed) HAProxy serves and
+  says so; it would not start otherwise, and nothing would serve.
 - `timeout connect` is also the pause before the same server is tried again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 
 import msgspec
 
@@ -29,7 +32,8 @@ CONFIG_FILE = "haproxy.cfg"
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """What only a reload can change: addresses, routes, certificates, services and the number of their lanes.
 
-    `certificates` are digests, the first for who asks for no name that is there; with any, it listens by TLS.
+    `certificates` are digests, the first for who asks for no name that is there; with any, it listens by TLS. `form`
+    is another one where another release of Milkrun would write the same things in another way.
     """
 
     name: str
@@ -40,9 +44,19 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
     trust: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
+    form: str = ""
 
 
-def layout(front: Front, certificates: tuple[str, ...], lanes: Mapping[ServiceName, int]) -> Layout:
+def form(front: Front) -> str:
+    """A digest of the front's file without any instance: what a release writes in another way takes a reload."""
+    certificates = ("0" * 64,) if front.certificates else ()
+    empty = layout(front, certificates, dict.fromkeys(front.services, 1))
+    return sha256(render(empty, {}, {}).encode()).hexdigest()
+
+
+def layout(
+    front: Front, certificates: tuple[str, ...], lanes: Mapping[ServiceName, int], form: str = ""
+) -> Layout:
     """The layout of a front with these certificates, whose services have so many lanes."""
     return Layout(
         name=front.name,
@@ -52,6 +66,7 @@ def layout(front: Front, certificates: tuple[str, ...], lanes: Mapping[ServiceNa
         local=front.local,
         trust=front.trust,
         certificates=certificates,
+        form=form,
         sections={
             service: Section(lanes=lanes[service], traffic=traffic)
             for service, traffic in sorted(front.services.items())
@@ -78,6 +93,7 @@ global
   stats socket unix@{ADMIN_SOCKET} mode 600 level admin
   stats maxconn 32
   stats timeout 2m
+  no strict-limits
   hard-stop-after 10m
   mworker-max-reloads 8"""
     if mirror.needed(each.traffic for each in whole.sections.values()):

@@ -24,6 +24,11 @@ PROBES_A_SECOND = 1000
 """Of one service, at most: each takes HAProxy and an instance a connection."""
 POOL_PAUSE = 10
 """The pool's servers are the lanes' own, and only asked when a lane has nobody left: probed so much more seldom."""
+POOL_PROBED_AT_MOST = 1000
+"""With more servers the pool's are not probed: HAProxy sets a descriptor aside for each that is, and with the lanes'
+and the pool's of ten thousand it had none left for callers. What does not take a connection is tried elsewhere, and
+soon not there: what the lanes' probes find dead is drained in the pool too.
+"""
 _BALANCE = {
     "round-robin": "roundrobin",
     "least-connections": "leastconn",
@@ -73,7 +78,7 @@ def check(servers: int, *, pooled: bool = False) -> str:
 
 def server_options(traffic: TrafficSettings, servers: int, *, pooled: bool = False) -> str:
     """What stands on the line of each of so many servers, also of one that is added at run time."""
-    words = [check(servers, pooled=pooled)]
+    words = [] if pooled and servers > POOL_PROBED_AT_MOST else [check(servers, pooled=pooled)]
     if traffic.protocol == "http2":
         words.append("proto h2")
     if traffic.slow_start_s:

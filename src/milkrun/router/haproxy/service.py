@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 import structlog
@@ -20,6 +21,10 @@ from milkrun.router.haproxy.socket import RuntimeSocket
 from milkrun.router.placement import place, totals
 
 Lanes = Mapping[VersionName, int]
+
+_REMEMBERED = 65_536
+COUNTED_AT_MOST = 2000
+"""Servers of a service, with those of its pool, of whom each one's requests in flight are read at each look."""
 
 
 class Service:
@@ -42,25 +47,45 @@ class Service:
         freed like any other.
         """
         names = section.backends(self.name, shape)
-        state, slots, stat = await asyncio.gather(
+        state, slots = await asyncio.gather(
             self._admin.batch(f"show servers state {name}" for name in names),
             self._admin.ask(f"show map {self._map}"),
-            self._admin.batch(f"show stat {name} 4 -1" for name in names),
         )
         backends, spans = parse.servers_state(state), parse.shares_map(slots)
+        counted = self._to_count(backends)
+        rows = await self._rows(counted)
         self._pooled = backends.get(self._pool, {})
         lanes = self._named(lanes, {*backends, *(span.version for span in spans)})
         by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
-        versions = self._versions(by_lane, backends, parse.stat(stat))
+        versions = self._versions(by_lane, backends, counted, rows)
         placement = tuple(
             msgspec.structs.replace(span, version=by_lane.get(span.version, span.version)) for span in spans
         )
         return Observed(shares=totals(placement), placement=placement, versions=versions), lanes
 
+    def _to_count(self, backends: Mapping[str, Mapping[InstanceId, Seen]]) -> Collection[str]:
+        """The backends whose requests in flight are read: all, or when there are many servers those where one waits
+        for its last request, and the pool with them. `show stat` is what a look at a service costs.
+        """
+        if sum(map(len, backends.values())) <= COUNTED_AT_MOST:
+            return backends.keys()
+        waiting = {
+            name
+            for name, servers in backends.items()
+            if any(seen.server.mode is Mode.DRAIN for seen in servers.values())
+        }
+        return waiting | {self._pool} if waiting else waiting
+
+    async def _rows(self, names: Collection[str]) -> list[parse.Row]:
+        if not names:
+            return []
+        return parse.stat(await self._admin.batch(f"show stat {name} 4 -1" for name in names))
+
     def _versions(
         self,
         by_lane: Mapping[str, VersionName],
         backends: Mapping[str, Mapping[InstanceId, Seen]],
+        asked: Collection[str],
         rows: Sequence[parse.Row],
     ) -> dict[VersionName, dict[InstanceId, Seen]]:
         in_flight: Counter[str] = Counter()
@@ -71,16 +96,12 @@ class Service:
         versions: dict[VersionName, dict[InstanceId, Seen]] = {}
         for lane, version in by_lane.items():
             servers = backends.get(lane, {})
-            if missing := [name for name in servers if (lane, name) not in counted]:
+            missing = [name for name in servers if (lane, name) not in counted] if lane in asked else []
+            if missing:
                 raise DataPlaneError(f"HAProxy has {missing[0]} in {lane} and does not count its requests")
             if servers:
                 versions[version] = {
-                    name: msgspec.structs.replace(
-                        seen,
-                        in_flight=in_flight[name],
-                        pooled=name in pool and pool[name].server.mode is Mode.SERVE,
-                    )
-                    for name, seen in servers.items()
+                    name: _seen(seen, in_flight[name], pool.get(name)) for name, seen in servers.items()
                 }
         return versions
 
@@ -146,3 +167,10 @@ class Service:
         await self._admin.batch(
             [*(f"add map {draft} {key} {value}" for key, value in entries), f"commit map {draft}"]
         )
+
+
+@lru_cache(_REMEMBERED)
+def _seen(lane: Seen, in_flight: int, pool: Seen | None) -> Seen:
+    """A server as its lane and the pool have it together."""
+    pooled = pool is not None and pool.server.mode is Mode.SERVE
+    return msgspec.structs.replace(lane, in_flight=in_flight, pooled=pooled)
