@@ -62,7 +62,12 @@ class Process:
             return False
         with contextlib.suppress(ChildProcessError):  # a former router's child is not ours to reap
             os.waitpid(self._identity.pid, os.WNOHANG)
-        return _started(self._identity.pid) == self._identity.started
+        try:
+            return _started(self._identity.pid) == self._identity.started
+        except (
+            OSError
+        ):  # no file can be opened now (EMFILE): what cannot be seen to be gone is not started again
+            return True
 
     def adopt(self) -> bool:
         """True when the Envoy that a former router started still runs: it is ours now, untouched."""
