@@ -40,6 +40,11 @@ def _tmpfs() -> bool:
     return bool(held) and bool(int(held[0], 16) >> 21 & 1) and shutil.which("nsenter") is not None
 
 
+def _netns() -> bool:
+    """Whether this process may make network namespaces, and devices in them (it may mount as well, then)."""
+    return os.access("/dev/net/tun", os.R_OK | os.W_OK) and _tmpfs()
+
+
 def _envoy() -> bool:
     wheel = Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
     named = os.environ.get("MILKRUN_ENVOY", "")
@@ -53,6 +58,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "strace": (lambda: shutil.which("strace") is not None, ".ci/parts/strace.sh"),
     "py-consul": ((ROOT / ".parts" / "py-consul" / "version").is_file, ".ci/parts/py_consul.sh"),
     "tmpfs": (_tmpfs, "root, which may mount,"),
+    "netns": (_netns, "root, with /dev/net/tun,"),
     "docker": (_docker, ".ci/parts/docker.sh"),
     "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),
     "chromium": (lambda: shutil.which("chromium") is not None, ".ci/parts/chromium.sh"),

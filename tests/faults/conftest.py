@@ -20,8 +20,12 @@ PLANES = ["haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chance" in metafunc.fixturenames:
         metafunc.parametrize("seed", SEEDS)
-    if "plane" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("parametrize"):
-        metafunc.parametrize("plane", ["haproxy"])
+
+
+@pytest.fixture
+def plane() -> str:
+    """Which program carries the traffic, where a test does not say."""
+    return "haproxy"
 
 
 @pytest.fixture
@@ -33,6 +37,8 @@ def chance(seed: int) -> random.Random:
 @pytest.fixture
 async def herd(tmp_path, plane) -> AsyncIterator[Herd]:
     """Goats, a registry behind a proxy that can lie, and settings for one router before them."""
-    async with embedded_registry(tmp_path / "registry") as address:
-        async with a_herd(tmp_path, address, data_plane=plane) as found:
-            yield found
+    async with (
+        embedded_registry(tmp_path / "registry") as address,
+        a_herd(tmp_path, address, data_plane=plane) as found,
+    ):
+        yield found

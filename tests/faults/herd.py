@@ -22,7 +22,7 @@ RATE = 100.0
 class Goat:
     """An app that says who it is and what it was asked, until it is told to lie, to hang or to die.
 
-    `status` is what it answers, `health` what `/health` answers; `mute` accepts and never answers; while `gate` is
+    `status` is what it answers, `health` what `/health` answers; while `gate` is
     cleared it holds its answers back.
     """
 
@@ -32,7 +32,6 @@ class Goat:
         self.port = 0
         self.status = 200
         self.health = 200
-        self.mute = False
         self.killed = False
         self.asked: list[str] = []
         self.held = 0
@@ -57,6 +56,12 @@ class Goat:
         if self._server:
             self._server.close()
 
+    async def end(self) -> None:
+        """It has stopped, and so has what it had in hand."""
+        self.kill()
+        while self._open:
+            await asyncio.sleep(0.01)
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
@@ -70,7 +75,6 @@ class Goat:
                         self.held += 1
                         try:
                             await self.gate.wait()
-                            await asyncio.sleep(3600 if self.mute else 0)
                         finally:
                             self.held -= 1
                     said = {
@@ -113,6 +117,11 @@ class Herd(Fleet):
         if health:
             await self.join(goat, health)
         return goat
+
+    async def end(self) -> None:
+        """No goat is left."""
+        for goat in self.goats.values():
+            await goat.end()
 
     async def three(self) -> dict[str, Goat]:
         """Goats a and b of 0.0.1 with three quarters of the requests, c of 0.0.2 with the rest."""
@@ -192,6 +201,10 @@ class Herd(Fleet):
                         return
                 await asyncio.sleep(0.02)
 
+    async def report(self) -> RouterReport:
+        """The newest report of the router, as it stands in the registry."""
+        return await self.reported(lambda _: True)
+
     async def follows(self, generation: int, *names: str) -> RouterReport:
         """The router serves this generation by exactly these goats, with nothing left to do."""
         wanted = set(names) or set(self.goats)
@@ -213,6 +226,6 @@ async def a_herd(folder: Path, address: Address, **settings) -> AsyncIterator[He
         registry = await stack.enter_async_context(Registry(address))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         found = Herd(folder, registry, between, tasks)
-        stack.callback(lambda: [goat.stop() for goat in found.goats.values()])
+        stack.push_async_callback(found.end)
         await found.settle(**settings)
         yield found
