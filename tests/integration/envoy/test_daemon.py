@@ -122,6 +122,19 @@ async def test_the_next_router_takes_the_running_envoy_over(fleet):
     async with fleet.router():
         await fleet.serves("a")
         assert pid(fleet) == first
+    assert not Path(f"/proc/{first}").exists()
+
+
+async def test_a_router_that_is_stopped_before_it_knows_where_it_stands_stops_envoy_too(fleet):
+    await fleet.goat("a", "0.0.1")
+    async with fleet.router(hand_over=True):
+        await fleet.serves("a")
+        first = pid(fleet)
+
+    async with fleet.router():
+        await asyncio.sleep(0)
+
+    assert not Path(f"/proc/{first}").exists()
 
 
 async def test_another_data_plane_takes_the_place_of_the_former_one(fleet):

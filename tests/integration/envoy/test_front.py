@@ -6,15 +6,19 @@ import asyncio
 from collections import Counter
 
 import aiohttp
+import grpc
 import msgspec
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from ports import free_port
 from yarl import URL
 
+from milkrun.errors import DataPlaneError
 from milkrun.latency import quantile_ms
 from milkrun.model import ServiceName
-from milkrun.router.desired import Mode
+from milkrun.router.desired import Mode, Server
 from milkrun.router.diff import Remove, diff
+from milkrun.router.envoy.listeners import listeners
 from milkrun.router.front import Front, Route
 from milkrun.settings.service import TrafficSettings
 
@@ -97,6 +101,20 @@ async def test_one_services_change_touches_no_other(edge, apps, session):
 
     assert (cows.failed, set(cows.answers)) == ({}, {"b1"})
     assert (await envoy.of(COW).observe()).shares == {"1": 10_000}
+
+
+async def test_a_poisoned_service_keeps_no_other_from_its_start(edge, apps, session):
+    bad = state({"1": 10_000}, **{"1": [msgspec.structs.replace(apps["a1"].server(), address="goat;x")]})
+    good = of(apps["b1"])
+    await edge.envoys[-1].stop()
+
+    envoy = await edge.start({GOAT: bad, COW: good})
+
+    assert await asked(session, edge.url, "/cow") == (200, "b1", "/v1/cow")
+    assert (await envoy.of(GOAT).observe()).shares == {}
+    with pytest.raises(DataPlaneError):
+        await envoy.of(GOAT).apply(diff(await envoy.of(GOAT).observe(), bad), bad)
+    assert diff(await converge(envoy, good, COW), good) == []
 
 
 async def test_another_front_is_taken_over_without_a_lost_request(edge, apps, session):
@@ -312,10 +330,7 @@ async def test_a_tcp_service_is_split_drained_and_closed_when_nobody_serves(stan
         await asyncio.start_server(lambda r, w, name=name: echo(name, r, w), "127.0.0.1", 0)
         for name in (b"a", b"b")
     ]
-    a, b = (
-        state({}, v=[]).versions.get("v") or _server(name, server)
-        for name, server in zip("ab", servers, strict=True)
-    )
+    a, b = (_server(name, server) for name, server in zip("ab", servers, strict=True))
     front = msgspec.structs.replace(stand.front, services={GOAT: TrafficSettings(protocol="tcp")})
     envoy = await stand.start(state({"1": 10_000}, **{"1": [a], "2": [b]}), front)
     plane = envoy.of(GOAT)
@@ -344,9 +359,32 @@ async def test_a_tcp_service_is_split_drained_and_closed_when_nobody_serves(stan
         server.close()
 
 
-def _server(name, server):
-    from milkrun.router.desired import Server
+async def test_grpc_goes_through_with_its_trailers_and_its_status(stand):
+    server = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await servicer.set("goat", health_pb2.HealthCheckResponse.SERVING)
+    front = msgspec.structs.replace(stand.front, services={GOAT: TrafficSettings(protocol="http2")})
+    await stand.start(state({"1": 10_000}, **{"1": [Server(id="g", address="127.0.0.1", port=port)]}), front)
+    async with grpc.aio.insecure_channel("{}:{}".format(*stand.front.listen)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
 
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service="goat"))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.Check(health_pb2.HealthCheckRequest(service="cow"))
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="goat"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await servicer.set("goat", health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+    await server.stop(None)
+
+
+def _server(name, server):
     return Server(id=name, address="127.0.0.1", port=server.sockets[0].getsockname()[1])
 
 
@@ -401,9 +439,6 @@ async def test_requests_are_counted_by_version(stand, apps, session):
 
 
 def test_a_front_with_certificates_is_refused():
-    from milkrun.errors import DataPlaneError
-    from milkrun.router.envoy.listeners import listeners
-
     front = Front(
         name="edge",
         listen=("127.0.0.1", 1),

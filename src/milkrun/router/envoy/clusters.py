@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
@@ -30,6 +31,7 @@ from milkrun.settings.service import TrafficSettings
 _ANY = 1_000_000
 """The overprovisioning factor (in percent) with which one healthy server of 10,000 keeps its priority's traffic."""
 _NO_LIMIT = 1_000_000
+_REMEMBERED = 65_536
 _SPOKEN = {"http": "http_protocol_options", "http2": "http2_protocol_options"}
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 IDLE_S = 4.0
@@ -153,6 +155,7 @@ def _servers(state: RoutingState, version: VersionName) -> list[Server]:
     return sorted(state.versions.get(version, {}).values(), key=lambda server: server.mode is Mode.DRAIN)
 
 
+@lru_cache(_REMEMBERED)
 def _endpoint(server: Server, mode: Mode) -> LbEndpoint:
     if not 1 <= server.weight <= 256:
         raise InputRefused(f"{server.weight} is not a server weight between 1 and 256")

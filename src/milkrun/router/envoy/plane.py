@@ -83,14 +83,26 @@ class Envoy:
             self._front = front
 
     async def _started(self, memory: Memory) -> None:
-        self._keep(memory)
+        self._keep(self._sound(memory))
         await self._listen()
         await self._process.start(self._front.name, [self._front.listen, self._front.stats])
         if refused := await self._ads.settled():
             raise DataPlaneError(_refusal(refused))
 
+    def _sound(self, memory: Memory) -> Memory:
+        """The memory without the states that cannot be told: one poisoned service keeps no other from its start."""
+        told = {}
+        for service, state in memory.told.items():
+            try:
+                self._snapshot(msgspec.structs.replace(memory, told={service: state}))
+            except DataPlaneError as error:
+                self._log.error("a service begins with nobody", service=service, why=str(error))
+            else:
+                told[service] = state
+        return msgspec.structs.replace(memory, told=told)
+
     async def _taken_over(self, known: Memory, wanted: Mapping[ServiceName, RoutingState]) -> None:
-        self._memory = known
+        self._memory = self._sound(known)
         await self._listen()
         await self._ads.settled()
         told = {
@@ -131,7 +143,8 @@ class Envoy:
         await self._ads.stop()
 
     async def stop(self) -> None:
-        """Envoy has ended its requests and is gone."""
+        """Envoy has ended its requests and is gone, also one that a former router left and this one never told."""
+        self._process.adopt()
         await self._process.stop()
         await self.leave()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from milkrun.router.envoy.clusters import of_cluster
 from milkrun.router.placement import Placement, Span, totals
 
 Place = tuple[str, int]
+_REMEMBERED = 65_536
 
 
 class _Socket(msgspec.Struct):
@@ -91,7 +93,7 @@ def clusters(body: bytes, service: ServiceName) -> Clusters:
 
 def _host(host: _Host) -> tuple[Place, Host]:
     health, socket = host.health_status, host.address.socket_address
-    place = str(ipaddress.ip_address(socket.address)), socket.port_value
+    place = _plain(socket.address), socket.port_value
     return place, Host(
         name=host.hostname,
         mode=Mode.SERVE if health.eds_health_status == "HEALTHY" else Mode.DRAIN,
@@ -187,4 +189,10 @@ def _seen(server: Server, host: Host, in_flight: int, *, pooled: bool) -> Seen:
 
 
 def _place(server: Server) -> Place:
-    return str(ipaddress.ip_address(server.address)), server.port
+    return _plain(server.address), server.port
+
+
+@lru_cache(_REMEMBERED)
+def _plain(address: str) -> str:
+    """An address has several spellings, of which this is one."""
+    return str(ipaddress.ip_address(address))
