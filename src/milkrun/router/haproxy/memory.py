@@ -35,7 +35,9 @@ def planned(
     front: Front,
     wanted: Mapping[ServiceName, RoutingState],
     occupied: Mapping[ServiceName, Collection[VersionName]],
+    *,
     certificates: tuple[str, ...] = (),
+    form: str = "",
 ) -> Memory:
     """What the files should hold for `wanted`: each version in the lane it has, or in one that nobody needs.
 
@@ -54,7 +56,7 @@ def planned(
             assigned[service], running = lanes.assign({}, needed), None
         there = now.layout.sections.get(service)
         counts[service] = lanes.count(assigned[service], max(there.lanes if there else 0, lanes.FIRST_LANES))
-    return Memory(layout=layout(front, certificates, counts), running=running, lanes=assigned)
+    return Memory(layout=layout(front, certificates, counts, form), running=running, lanes=assigned)
 
 
 def as_it_runs(now: Memory, plan: Memory, running: Layout) -> Memory:

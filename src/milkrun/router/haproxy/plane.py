@@ -58,6 +58,7 @@ class HAProxy:
         self._process = Process(folder, binary)
         self._tally = Tally(self._process.admin)
         self._front = front
+        self._form = config.form(front)
         self._memory = Memory()
         self._wanted: dict[ServiceName, RoutingState] = {}
         self._occupied: dict[ServiceName, frozenset[VersionName]] = {}
@@ -216,7 +217,9 @@ class HAProxy:
     def _planned(self) -> Memory:
         now = self._memory
         certificates = tuple(one.digest for one in self._certificates.good) if self._certificates else ()
-        plan = planned(now, self._front, self._wanted, self._occupied, certificates)
+        plan = planned(
+            now, self._front, self._wanted, self._occupied, certificates=certificates, form=self._form
+        )
         self._in_the_way = "" if now.running is None else _taken(plan.layout, now.running)
         if now.running and self._in_the_way:
             there = {"listen": now.running.listen, "stats": now.running.stats}

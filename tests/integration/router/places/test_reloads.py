@@ -390,3 +390,21 @@ async def test_a_reload_that_was_none_is_noticed(site, monkeypatch):
 
     with pytest.raises(DataPlaneError):
         await plane.of(ServiceName("hen")).observe()
+
+
+async def test_a_router_of_another_release_reloads_once_and_then_no_more(site, monkeypatch):
+    """What it writes in another way would else come with some later reload, or never."""
+
+    def later(*given) -> str:
+        return REAL(*given).replace("  retries 30", "  retries 29")
+
+    monkeypatch.setattr(config, "render", later)
+    for _ in range(2):
+        await site.plane().start(site.wanted)
+        await site.wish("goat", served(("goat", site.ports["goat"])))
+        assert await site.who("/goat/") == "goat"
+
+    assert b"retries 29" in files(site)["haproxy.cfg"]
+    assert site.proxy.reloads == 0, "the second one had nothing to do"
+    reply = await RuntimeSocket(site.folder, MASTER_SOCKET).ask("show proc", half_close=True)
+    assert next(line.split()[2] for line in reply.splitlines() if "master" in line.split()) == "1"
