@@ -8,13 +8,18 @@ import signal
 import sys
 from pathlib import Path
 
+import grpc
 import msgspec
 import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from milkrun.errors import DataPlaneError, PortTaken
 from milkrun.router import disk
 from milkrun.router.diff import diff
 from milkrun.router.envoy import clusters, plane
+from milkrun.router.envoy.resources import Kind
 from milkrun.router.haproxy.process import Identity
 from milkrun.settings.service import TrafficSettings
 
@@ -279,3 +284,28 @@ async def test_a_cluster_that_is_made_anew_warms_and_costs_no_request(stand, app
 
     assert (kept.failed, single.failed) == ({}, {})
     assert diff(await envoy.of(GOAT).observe(), wanted) == []
+
+
+async def test_another_envoy_gets_the_same_and_what_it_refuses_is_its_own_business(stand, apps):
+    envoy = await stand.start(one(apps))
+    socket = stand.folder / "ads.sock"
+    folder = os.open(stand.folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        async with grpc.aio.insecure_channel(f"unix:/proc/self/fd/{folder}/{socket.name}") as channel:
+            stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources()
+            await stream.write(DiscoveryRequest(node={"id": "another"}, type_url="of no kind"))
+            await stream.write(DiscoveryRequest(node={"id": "another"}, type_url=Kind.CLUSTERS.value))
+            answer = await stream.read()
+            assert [Cluster.FromString(each.value).name for each in answer.resources] == ["goat/a"]
+            await stream.write(
+                DiscoveryRequest(
+                    type_url=Kind.CLUSTERS.value, response_nonce=answer.nonce, error_detail={"message": "no"}
+                )
+            )
+
+            both = state({"a": 10_000}, a=[apps["a1"].server(), apps["a2"].server()])
+            assert diff(await converge(envoy, both), both) == []
+            stream.cancel()
+    finally:
+        os.close(folder)
+    assert diff(await converge(envoy, one(apps)), one(apps)) == []

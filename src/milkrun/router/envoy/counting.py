@@ -46,7 +46,7 @@ def counted(
             for version in sorted(versions)
             if f"cluster.{(name := cluster_name(service, version))}.{_COUNTS[0]}" in stats
         ]
-    except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataPlaneError(f"Envoy's counters cannot be read: {error!r}") from error
 
 

@@ -23,6 +23,7 @@ from milkrun.router.placement import Placement, Span, totals
 
 Place = tuple[str, int]
 _REMEMBERED = 65_536
+_ODD = (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class _Socket(msgspec.Struct):
@@ -87,7 +88,7 @@ def clusters(body: bytes, service: ServiceName) -> Clusters:
             for each in found.cluster_statuses
             if (of := of_cluster(each.name)) and of[0] == service
         }
-    except (msgspec.DecodeError, ValueError) as error:
+    except _ODD as error:
         raise DataPlaneError(f"Envoy's clusters cannot be read: {error}") from error
 
 
@@ -118,7 +119,7 @@ def placement(body: bytes, service: ServiceName) -> Placement:
             )
             for parts in _splits(msgspec.json.decode(body))
         }
-    except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+    except _ODD as error:
         raise DataPlaneError(f"Envoy's routes cannot be read: {error}") from error
     splits.discard(())
     found: list[Span] = []
