@@ -10,13 +10,11 @@ import msgspec
 from milkrun.model import Figures, RouterReport, VersionName, VersionTraffic
 from milkrun.router.plane import Counted
 
-SAMPLED = 16
-"""A data plane under load may time only one answer in so many."""
-
 FIGURES_S = 3.0
 """Ten services are three writes a second at the registry, and none without traffic."""
 
 _MANY = 200
+"""From so many requests on between two readings, a data plane may have timed only a sample of its answers."""
 
 Source = tuple[int, str]
 Versions = dict[VersionName, Figures]
@@ -126,14 +124,15 @@ def _since(before: Figures, now: Figures) -> Figures:
     """What was counted between two readings of one counter."""
     requests = now.requests - before.requests
     timed = _more(before.latency, now.latency)
-    few = requests >= _MANY and sum(timed.values()) * 4 < requests
+    few = requests >= _MANY and 0 < sum(timed.values()) * 4 < requests
+    weight = requests // sum(timed.values()) if few else 1
     return Figures(
         requests=requests,
         failures=now.failures - before.failures,
         answers=_more(before.answers, now.answers),
         bytes_in=now.bytes_in - before.bytes_in,
         bytes_out=now.bytes_out - before.bytes_out,
-        latency={bucket: count * SAMPLED for bucket, count in timed.items()} if few else timed,
+        latency={bucket: count * weight for bucket, count in timed.items()},
     )
 
 

@@ -25,9 +25,9 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.haproxy import encode
 from milkrun.router.plane import Counted
-from milkrun.router.traffic import SAMPLED
 
 BRISK = 1000
+SAMPLED = 16
 BUCKETS_FILE = "latency.buckets"
 """Beside HAProxy's file: which time in microseconds falls into which bucket. No service's map has such a name."""
 
