@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from milkrun.model import Health, Instance, RouterReport, ServiceName, Wish
+from milkrun.model import Health, Instance, RouterId, RouterReport, ServiceName, Wish
 from milkrun.overview.facts import Facts
 from milkrun.settings.environment import RouterSettings
 
@@ -29,6 +29,7 @@ def problems(facts: Facts, *, now: float) -> list[Problem]:
     return [
         *_sync(facts),
         *_missing_parts(facts),
+        *_alarms(facts.routers),
         *(problem for report in facts.routers for problem in _router(report, facts, now)),
         *_units(facts),
         *_instances(facts),
@@ -98,12 +99,21 @@ def is_router(report: RouterReport, name: str, router: RouterSettings, service: 
     return stands_for and (report.router == name or report.router.startswith(f"{name}-"))
 
 
+def _alarms(reports: Iterable[RouterReport]) -> Iterator[Problem]:
+    """What a router says of itself is in the report of each of its services: it is told once, as everybody's."""
+    services: dict[tuple[RouterId, str], list[ServiceName]] = {}
+    for report in reports:
+        for alarm in report.alarms:
+            services.setdefault((report.router, alarm), []).append(report.service)
+    for (router, alarm), those in services.items():
+        service = those[0] if len(those) == 1 else ""
+        yield Problem(service=service, what=f"{router}: {alarm}", remedy=f"milkrun explain {those[0]}")
+
+
 def _router(report: RouterReport, facts: Facts, now: float) -> Iterator[Problem]:
     look = f"milkrun explain {report.service}"
     for why in report.held:
         yield Problem(service=report.service, what=f"{report.router} holds: {why}", remedy=look)
-    for alarm in report.alarms:
-        yield Problem(service=report.service, what=f"{report.router}: {alarm}", remedy=look)
     for drift in report.drift:
         yield Problem(
             service=report.service,

@@ -53,11 +53,16 @@ def _example(
     """A service that the router stands before, and a path that shows it."""
     service = ServiceName(next(iter(router.names(services)), ""))
     prefix = f"/{service}" if router.sidecar else ""
+    below = ""
     if router.routes:
-        first = router.routes[0]
-        service, prefix = ServiceName(first.service), first.path if first.strip else ""
+        plain = (route for route in router.routes if not (route.host or route.headers or route.methods))
+        route = next(plain, router.routes[0])
+        service = ServiceName(route.service)
+        prefix, below = (route.path, "") if route.strip else ("", route.path)
     settings = services.get(service)
     example = settings.example if settings and settings.example else "/"
+    if below not in {"", "/"} and example != below and not example.startswith(f"{below}/"):
+        example = below
     return service, prefix.rstrip("/") + example
 
 

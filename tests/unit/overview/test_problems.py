@@ -50,6 +50,19 @@ def test_what_a_router_says_is_told(farm: Facts, field: str):
     assert "all weights are zero" in line
 
 
+def test_what_a_router_says_of_itself_for_each_of_its_services_is_told_once(farm: Facts):
+    said = "certificate 'a.pem' expires within 7 days"
+    goat = replace(farm.routers[0], alarms=[said, "instance 'x' is left out"])
+    both = [goat, replace(goat, service="farmer", alarms=[said])]
+
+    found = problems(replace(farm, routers=both), now=NOW)
+
+    assert [(one.service, one.what.partition(": ")[2]) for one in found if "lb-goat" in one.what] == [
+        ("", said),
+        ("goat", "instance 'x' is left out"),
+    ]
+
+
 def behind(farm: Facts) -> Facts:
     wish = replace(farm.wishes["goat"], mark=CommitMark(commit=CommitId("ff"), generation=8))
     return replace(farm, wishes={"goat": wish})

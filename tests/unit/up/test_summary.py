@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from milkrun.model import VersionWish, Wish
-from milkrun.settings.environment import Environment, RouterSettings
+from milkrun.settings.environment import Environment, RouterSettings, RouteSettings
 from milkrun.settings.folder import Folder
 from milkrun.settings.service import ServiceSettings
 from milkrun.up.run import command_from
@@ -48,6 +50,23 @@ def test_a_front_door_by_tls_is_tried_by_tls():
     lines = summary(Environment(name="x", routers={"lb": door}), SERVICES, {}, command="milkrun")
 
     assert lines[1].split("#")[0].strip() == "curl --insecure https://localhost:443/milk"
+
+
+@pytest.mark.parametrize(
+    ("routes", "path"),
+    [
+        ([RouteSettings(service="farmer", host="a.example"), RouteSettings(service="goat")], "/milk"),
+        ([RouteSettings(service="goat", path="/g", strip=True)], "/g/milk"),
+        ([RouteSettings(service="goat", path="/milk")], "/milk"),
+        ([RouteSettings(service="goat", path="/mil")], "/mil"),
+    ],
+)
+def test_an_edge_is_tried_by_a_request_that_a_route_takes(routes, path):
+    edge = RouterSettings(routes=routes, listen="127.0.0.1:80", stats="127.0.0.1:81")
+
+    lines = summary(Environment(name="x", routers={"edge": edge}), SERVICES, {}, command="milkrun")
+
+    assert lines[1].split("#")[0].strip() == f"curl localhost:80{path}"
 
 
 def test_an_environment_without_routers_or_versions_still_has_something_to_say():
