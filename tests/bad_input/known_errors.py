@@ -116,6 +116,13 @@ KNOWN = (
         theirs="failed inserting service: failed inserting service: object missing primary index",
     ),
     Known(
+        "Must provide service name with ID",
+        "the same",
+        "PUT",
+        "/v1/catalog/register",
+        {**_NODE, "Service": {"ID": "x"}},
+    ),
+    Known(
         r"failed inserting check: Missing service registration.*",
         "a check of a service that is not there",
         "PUT",

@@ -20,6 +20,7 @@ from milkrun.registry.http.route import Route
 from milkrun.registry.nouns import CRITICAL, DATACENTER, STATUSES, Check, Node
 from milkrun.registry.refusal import Refused
 
+_NO_NAME = "Must provide service name (Service.Service) when registering a service"
 _NO_NODE = {"Node": None, "Services": None}
 
 
@@ -144,9 +145,9 @@ async def register(engine: Engine, request: Request) -> Reply:
         raise Refused(500, "Must provide address if SkipNodeUpdate is not set")
     registered = None
     if body.service:
-        if not (body.service.service or body.service.id):
-            raise Refused(500, "Must provide service name (Service.Service) when registering a service")
-        registered = service_of(body.service, body.service.service or body.service.id)
+        if not body.service.service:
+            raise Refused(500, _NO_NAME if not body.service.id else "Must provide service name with ID")
+        registered = service_of(body.service, body.service.service)
     checks = [_check(body.node, row) for row in ([body.check] if body.check else []) + body.checks]
     skipped = body.skip_node_update and body.node in engine.machine.catalog.nodes
     await change(
@@ -186,7 +187,7 @@ def _check(node: str, row: CheckRow) -> Check:
     if not row.check_id and not row.name:
         raise Refused(500, "Must provide a check ID or name")
     if row.status not in STATUSES:
-        raise Refused(500, f"Invalid check status: '{row.status}'")
+        raise Refused(400, f"Invalid check status: '{row.status}'")  # Consul keeps it; nobody could read it
     return check_row(node, row)
 
 
