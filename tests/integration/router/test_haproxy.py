@@ -9,6 +9,7 @@ from collections import Counter
 
 import msgspec
 import pytest
+from haproxies import on_each_release
 
 from milkrun.errors import DataPlaneError, PortTaken
 from milkrun.router.desired import Mode, RoutingState
@@ -21,6 +22,7 @@ def in_flight(observed) -> int:
     return sum(seen.in_flight for servers in observed.versions.values() for seen in servers.values())
 
 
+@on_each_release
 async def test_killing_a_versions_only_instance_costs_no_get(site, make_state):
     """The lane has nobody left before the router can know: its requests spill into the service's pool."""
     a, b = site.app("a"), site.app("b")
@@ -57,6 +59,7 @@ async def test_the_pool_is_what_saves_them(site, make_state, monkeypatch):
     assert any(answer.startswith("503") for answer in answers)
 
 
+@on_each_release
 async def test_a_post_that_may_have_arrived_is_never_sent_again(site, make_state):
     a, b = site.app("a"), site.app("b")
     await site.plane.start(make_state({"v1": 10_000}, v1=[a.server(), b.server()]))
@@ -71,6 +74,7 @@ async def test_a_post_that_may_have_arrived_is_never_sent_again(site, make_state
     assert all(post.result().startswith("502") for post in posts)
 
 
+@on_each_release
 async def test_a_get_in_flight_at_the_kill_is_sent_again(site, make_state):
     a, b = site.app("a"), site.app("b")
     await site.plane.start(make_state({"v1": 10_000}, v1=[a.server(), b.server()]))
@@ -83,6 +87,7 @@ async def test_a_get_in_flight_at_the_kill_is_sent_again(site, make_state):
     assert {get.result() for get in gets} == {"200 b"}
 
 
+@on_each_release
 async def test_a_draining_server_ends_what_it_has_and_gets_nothing_new(site, make_state):
     a, b = site.app("a"), site.app("b")
     await site.plane.start(make_state({"v1": 10_000}, v1=[a.server()]))
@@ -101,6 +106,7 @@ async def test_a_draining_server_ends_what_it_has_and_gets_nothing_new(site, mak
     assert site.plane.reloads == 0
 
 
+@on_each_release
 async def test_haproxy_restarts_right_from_its_file_alone(site, make_state):
     """I1: nobody but HAProxy and its folder."""
     a, b = site.app("a"), site.app("b")
@@ -121,6 +127,7 @@ async def test_haproxy_restarts_right_from_its_file_alone(site, make_state):
     assert {await site.ask() for _ in range(10)} == {"200 a"}
 
 
+@on_each_release
 async def test_another_router_takes_over_without_a_reload(site, make_state):
     a, b = site.app("a"), site.app("b")
     wanted = make_state({"v1": 9_000, "v2": 1_000}, v1=[a.server()], v2=[b.server()])
@@ -137,6 +144,7 @@ async def test_another_router_takes_over_without_a_reload(site, make_state):
     assert (await site.converge(make_state({"v2": 10_000}, v2=[b.server()]))).shares == {"v2": 10_000}
 
 
+@on_each_release
 async def test_more_versions_than_lanes_take_one_reload_that_costs_nothing(site, make_state):
     apps = {f"v{number}": site.app(f"a{number}") for number in range(9)}
     first = {name: app for name, app in apps.items() if name != "v8"}

@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 
 import pytest
+from haproxies import on_each_release
 from ports import free_port
 
 from milkrun.model import InstanceId
@@ -77,6 +78,7 @@ async def over_reloads(site, state, upstream, times: int) -> Counter[str]:
     return clients.counts
 
 
+@on_each_release
 async def test_keep_alive_clients_lose_nothing_over_reloads(site, make_state, upstream):
     counts = await over_reloads(site, make_state, upstream, RELOADS)
 

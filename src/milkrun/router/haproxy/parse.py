@@ -141,6 +141,14 @@ def workers(reply: str) -> list[int]:
     return [int(row[0]) for row in rows if row[1:2] == ["worker"]]
 
 
+def master_reloads(reply: str) -> tuple[int, int]:
+    """`show proc` on 2.6's master: how often it was reloaded, and how often in vain since the last success."""
+    found = re.search(r"^\d+ +master +(\d+) \[failed: (\d+)\]", reply, re.MULTILINE)
+    if not found:
+        raise _odd(reply, "show proc")
+    return int(found[1]), int(found[2])
+
+
 def newest_worker(reply: str) -> int:
     """`show proc` on the master: the pid of the worker that takes new requests."""
     found = workers(reply)

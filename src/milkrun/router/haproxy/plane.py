@@ -66,6 +66,8 @@ class HAProxy:
         self._changing = asyncio.Lock()
         self._log = structlog.get_logger("haproxy")
         self.name = f"haproxy {binary.version_text}"
+        if binary.weakness:
+            self._log.warning(binary.weakness)
         self.reloads = 0
         self._certificates = certificates
         self._override_key = override_key

@@ -178,8 +178,14 @@ class Process:
         Afterwards it is the new worker that answers on the runtime socket: until the old one has let go of it, a
         command may reach either.
         """
+        silent = not self._binary.answers_reloads
+        before = (
+            parse.master_reloads(await self._master_asked("show proc", half_close=True))[0] if silent else 0
+        )
         reply = await self._master_asked("reload")
-        if "Success=1" not in reply:
+        if silent:
+            await self._reloaded_since(before)
+        elif "Success=1" not in reply:
             raise Refused(f"HAProxy refused to reload: {reply.strip()[-600:]}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NEW_WAIT_S):
@@ -188,6 +194,18 @@ class Process:
                 return
         raise DataPlaneError("HAProxy was reloaded, and its former worker still answers")
 
+    async def _reloaded_since(self, before: int) -> None:
+        """The reload after `before` others was made. Raises Refused when it failed: 2.6 says so only when asked."""
+        end = time.monotonic() + RELOAD_WAIT_S
+        while time.monotonic() < end:
+            count, failed = parse.master_reloads(await self._master_asked("show proc", half_close=True))
+            if count > before and failed:
+                raise Refused("HAProxy refused to reload; its log says why")
+            if count > before:
+                return
+            await asyncio.sleep(0.01)
+        raise DataPlaneError("HAProxy was told to reload and does not say whether it did")
+
     async def _new_answers(self) -> bool:
         try:
             new = parse.newest_worker(await self.master.ask("show proc", half_close=True))
@@ -195,12 +213,12 @@ class Process:
         except DataPlaneError:  # the master starts itself anew; the old worker just closed the socket
             return False
 
-    async def _master_asked(self, command: str) -> str:
+    async def _master_asked(self, command: str, *, half_close: bool = False) -> str:
         """The master's reply. While it starts itself anew, as each reload makes it do, it refuses connections."""
         again_until = time.monotonic() + REFUSED_WAIT_S
         while True:
             try:
-                return await self.master.ask(command, wait_s=RELOAD_WAIT_S)
+                return await self.master.ask(command, wait_s=RELOAD_WAIT_S, half_close=half_close)
             except DataPlaneError:
                 if time.monotonic() > again_until or not self.running():
                     raise

@@ -114,3 +114,12 @@ def test_garbage_raises_nothing_else(case, data):
     text = reply[:start] + data.draw(st.text(max_size=20)) + reply[start + length :]
     with contextlib.suppress(DataPlaneError):
         read(text)
+
+
+def test_a_master_of_2_6_says_how_often_it_was_reloaded_and_how_often_in_vain():
+    head = "#<PID>          <type>          <reloads>       <uptime>        <version>      \n"
+    rest = "   0d00h00m01s     2.6.12-1+deb12u3\n# workers\n17127           worker          1   0d\n\n"
+
+    assert parse.master_reloads(f"{head}17119           master          2 [failed: 1]{rest}") == (2, 1)
+    with pytest.raises(DataPlaneError):
+        parse.master_reloads(head + "\n")
