@@ -1,10 +1,12 @@
-"""Each fault row with many seeds: two as a part of the suite, twenty with MILKRUN_SOAK=1."""
+"""Each fault row with many seeds: two as a part of the suite (one for a test that waits by design), twenty with
+MILKRUN_SOAK=1."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
 import pytest
 
@@ -13,13 +15,22 @@ from milkrun.testing.registry import embedded_registry
 from .herd import Herd, a_herd
 
 SOAK = os.environ.get("MILKRUN_SOAK") == "1"
-SEEDS = range(20 if SOAK else 2)
 PLANES = ["haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))]
+PLANES_OF_LONG = PLANES if SOAK else PLANES[:1]
+
+_Test = TypeVar("_Test")
+
+
+def long(test: _Test) -> _Test:
+    """The test waits by design: it has one seed where a short one has two."""
+    test.seeds = 1
+    return test
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chance" in metafunc.fixturenames:
-        metafunc.parametrize("seed", SEEDS)
+        few = getattr(metafunc.function, "seeds", 2)
+        metafunc.parametrize("seed", range(20 if SOAK else few))
 
 
 @pytest.fixture

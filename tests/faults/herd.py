@@ -16,7 +16,7 @@ from milkrun.load.figures import Figures
 from milkrun.model import RouterReport
 
 WITHIN_S = 60.0
-RATE = 100.0
+RATE = 200.0
 
 
 class Goat:
@@ -229,3 +229,8 @@ async def a_herd(folder: Path, address: Address, **settings) -> AsyncIterator[He
         stack.push_async_callback(found.end)
         await found.settle(**settings)
         yield found
+
+
+def worker_of(master: int) -> int:
+    """The process that carries the traffic of a HAProxy: a reload makes another one."""
+    return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from .conftest import PLANES
+from .conftest import PLANES, long
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -72,6 +72,7 @@ async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
     writer.transport.abort()
 
 
+@long
 async def test_f33_a_version_that_fails_while_its_check_is_good_is_counted(herd, chance):
     """The router's figures say which version it is: who judges a canary sees it there."""
     goats = await herd.three()
@@ -86,6 +87,7 @@ async def test_f33_a_version_that_fails_while_its_check_is_good_is_counted(herd,
     assert report.versions["0.0.1"].total.failures == 0
 
 
+@long
 async def test_f34_the_checks_of_all_fail_and_the_apps_are_fine(herd, chance):
     """The registry's own probes of a health page that is broken everywhere: all serve on."""
     goats = await herd.three()
