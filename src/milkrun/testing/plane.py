@@ -11,6 +11,7 @@ from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.diff import Add, Change, Observed, Operation, Remove, Seen, SetShares
+from milkrun.router.placement import Placement
 from milkrun.router.plane import Counted
 
 
@@ -34,6 +35,7 @@ class FakeDataPlane:
         self.told: list[Operation] = []
         self.written: RoutingState | None = None
         self._shares: dict[VersionName, int] = {}
+        self._placement: Placement = ()
         self._servers: dict[VersionName, dict[InstanceId, Seen]] = {}
 
     async def start(self, wanted: RoutingState) -> None:
@@ -42,6 +44,7 @@ class FakeDataPlane:
             return
         self.running = True
         self._shares = dict(wanted.shares)
+        self._placement = wanted.placement
         self._servers = {
             version: {name: Seen(server=server) for name, server in servers.items()}
             for version, servers in wanted.versions.items()
@@ -53,6 +56,7 @@ class FakeDataPlane:
         self._answer()
         return Observed(
             shares=dict(self._shares),
+            placement=self._placement,
             versions={
                 version: {
                     name: msgspec.structs.replace(
@@ -109,7 +113,8 @@ class FakeDataPlane:
                 seen = servers.get(instance)
                 if seen and seen.server.mode is Mode.DRAIN and not self.busy.get(instance):
                     del servers[instance]
-            case SetShares(shares, _):
+            case SetShares(shares, placement):
                 self._shares = dict(shares)
+                self._placement = placement
             case _:
                 assert_never(operation)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server, slots
 from milkrun.router.diff import Add, Change, Observed, Remove, SetShares, diff, leaving, settled
-from milkrun.router.placement import Span
+from milkrun.router.placement import Span, place
 from milkrun.testing.plane import FakeDataPlane
 
 V1, V2 = VersionName("0.0.1"), VersionName("0.0.2")
@@ -33,7 +33,9 @@ def states(draw, ports):
         versions[version] = servers
     able = [v for v, servers in versions.items() if any(s.mode is Mode.SERVE for s in servers.values())]
     weights = {version: float(draw(st.integers(0, 3))) for version in able}
-    return RoutingState(shares=slots(weights), versions=versions)
+    shares = slots(weights)
+    before = slots({version: float(draw(st.integers(0, 3))) for version in VERSIONS})
+    return RoutingState(shares=shares, placement=place(place((), before), shares), versions=versions)
 
 
 def healthy(observed):
@@ -78,7 +80,7 @@ def interrupt(start, wanted, data, *, check):
         assert diff(observed, wanted) == []
         assert settled(observed, wanted)
         assert not leaving(observed, wanted)
-        assert observed.shares == wanted.shares
+        assert (observed.shares, observed.placement) == (wanted.shares, wanted.placement)
         for version, servers in wanted.versions.items():
             for name, server in servers.items():
                 seen = observed.versions[version][name].server

@@ -96,7 +96,7 @@ async def test_a_deaf_data_plane_is_asked_a_bounded_number_of_times(plane, recon
 
     await reconciler.reconcile(facts(instance("a")))
 
-    assert plane.told.count(SetShares({V1: 10_000})) <= 2
+    assert 1 <= sum(isinstance(operation, SetShares) for operation in plane.told) <= 2
 
 
 async def test_nothing_is_claimed_before_anything_was_ever_served(plane, reconciler):
