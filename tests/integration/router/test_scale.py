@@ -10,7 +10,7 @@ import pytest
 
 from milkrun.model import InstanceId
 from milkrun.router.desired import Mode, Server
-from milkrun.router.haproxy import binary, service
+from milkrun.router.haproxy import binary, plane, service
 
 FEW = 256
 LINE = "  no strict-limits\n"
@@ -71,3 +71,19 @@ async def test_among_very_many_who_drains_is_still_watched_until_its_last_reques
 
     assert long.result() == "200 a"
     assert list((await site.converge(make_state({"v1": 10_000}, v1=[b.server()]))).versions["v1"]) == ["b"]
+
+
+async def test_only_what_brings_very_many_at_once_takes_one_reload(site, make_state, monkeypatch):
+    monkeypatch.setattr(plane, "ADDED_AT_MOST", 2)
+    apps = [site.app(name) for name in "abcdef"]
+    await site.plane.start(make_state({}))
+
+    await site.converge(make_state({"v1": 10_000}, v1=[app.server() for app in apps[:2]]))
+    assert site.plane.reloads == 0
+
+    await site.converge(make_state({"v1": 10_000}, v1=[app.server() for app in apps[:5]]))
+    assert site.plane.reloads == 1
+    assert {await site.ask() for _ in range(20)} == {f"200 {app.name}" for app in apps[:5]}
+
+    await site.converge(make_state({"v1": 10_000}, v1=[app.server() for app in apps]))
+    assert site.plane.reloads == 1

@@ -15,7 +15,7 @@ from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router import disk
 from milkrun.router.certificates import Certificates
 from milkrun.router.desired import Mode, RoutingState
-from milkrun.router.diff import Observed, Operation, diff, said
+from milkrun.router.diff import Add, Observed, Operation, diff, said
 from milkrun.router.front import Front
 from milkrun.router.haproxy import choice, config, counting, entrance, guard, section
 from milkrun.router.haproxy.binary import Binary
@@ -26,6 +26,10 @@ from milkrun.router.haproxy.tally import Tally
 from milkrun.router.plane import Counted
 
 DRAFT = "draft"
+ADDED_AT_MOST = 2000
+"""Servers that are added at run time at once. Each stops all of HAProxy's threads for a moment, and takes longer the
+more there are: ten thousand took half a minute on a busy machine, a reload with as many a few seconds.
+"""
 
 
 class _Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +179,8 @@ class HAProxy:
         return found
 
     async def apply(self, service: Service, operations: Sequence[Operation], wanted: RoutingState) -> None:
-        """The files hold `wanted`, then HAProxy is told; what needs more lanes than there are takes a reload.
+        """The files hold `wanted`, then HAProxy is told; what needs more lanes than there are, or brings
+        thousands of servers at once, takes a reload.
 
         While a reload is refused, what needs none is done all the same.
         """
@@ -184,7 +189,7 @@ class HAProxy:
             self._wanted[service.name] = wanted
             self._decided.add(service.name)
             plan = self._planned()
-            if plan.due:
+            if plan.due or sum(isinstance(operation, Add) for operation in operations) > ADDED_AT_MOST:
                 try:
                     await self._reload(plan)
                 except Refused as refused:
