@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -25,21 +26,26 @@ from milkrun.settings.service import TrafficSettings
 
 from .conftest import GOAT, App, converge, load, state
 
+KILLS = 20 if os.environ.get("MILKRUN_SOAK") == "1" else 3
 ROUTER = """
-import asyncio, sys
+import asyncio, itertools, sys
 from pathlib import Path
 import msgspec
 from milkrun.router.desired import RoutingState
+from milkrun.router.diff import diff
 from milkrun.router.envoy.binary import find
 from milkrun.router.envoy.plane import Envoy
 from milkrun.router.front import Front
 
 async def main():
     folder, front, state = sys.argv[1:]
+    wanted = msgspec.json.decode(state, type=RoutingState)
     envoy = Envoy(Path(folder), find(), msgspec.json.decode(front, type=Front))
-    await envoy.start({"goat": msgspec.json.decode(state, type=RoutingState)})
+    await envoy.start({"goat": wanted})
     print("stands", flush=True)
-    await asyncio.Event().wait()
+    for share in itertools.cycle(range(1_000, 9_000, 7)):  # it is killed in the middle of a change
+        other = msgspec.structs.replace(wanted, shares={"a": share, "b": 10_000 - share})
+        await envoy.of("goat").apply(diff(await envoy.of("goat").observe(), other), other)
 
 asyncio.run(main())
 """
@@ -78,25 +84,37 @@ async def test_a_router_that_is_killed_leaves_envoy_serving_what_it_was_told(sta
     wanted = state({"a": 2_500, "b": 7_500}, a=[apps["a1"].server()], b=[apps["b1"].server()])
     arguments = [str(stand.folder), msgspec.json.encode(stand.front).decode()]
     arguments.append(msgspec.json.encode(wanted).decode())
-    router = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", ROUTER, *arguments), stdout=asyncio.subprocess.PIPE
-    )
-    assert router.stdout
-    assert await router.stdout.readline() == b"stands\n"
-    first = pid(stand)
-
-    async with load(stand.url) as kept:
-        await kept.more(20)
-        router.kill()
-        await router.wait()
-        await kept.more(200)
+    first = 0
+    async with contextlib.AsyncExitStack() as callers:
+        loads = []
+        for _ in range(KILLS):
+            router = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", ROUTER, *arguments), stdout=asyncio.subprocess.PIPE
+            )
+            assert router.stdout
+            while line := await router.stdout.readline():  # others are its log
+                if line == b"stands\n":
+                    break
+            assert line
+            if not loads:
+                first = pid(stand)
+                loads = [
+                    await callers.enter_async_context(load(stand.url, keep=keep)) for keep in (True, False)
+                ]
+            await loads[0].more(50)
+            router.kill()
+            await router.wait()
+            await loads[1].more(50)
         envoy = await stand.start(state({}))  # the next router knows nothing: Envoy's own memory counts
-        await kept.more(20)
+        await loads[0].more(50)
 
-    assert kept.failed == {}
-    assert set(kept.answers) == {"a1", "b1"}
+    assert [each.failed for each in loads] == [{}, {}]
+    assert set(loads[0].answers) == {"a1", "b1"}
     assert pid(stand) == first
-    assert diff(await envoy.of(GOAT).observe(), wanted) == []
+    told = disk.load(stand.folder / "envoy.plane.json", plane.Memory)
+    assert told
+    assert diff(await envoy.of(GOAT).observe(), told.told[GOAT]) == []
+    assert sum(told.told[GOAT].shares.values()) == 10_000
 
 
 async def test_an_envoy_that_is_killed_is_back_with_what_it_served(stand, apps):
