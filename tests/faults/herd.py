@@ -206,12 +206,12 @@ class Herd(Fleet):
         return await self.reported(lambda _: True)
 
     async def follows(self, generation: int, *names: str) -> RouterReport:
-        """The router serves this generation by exactly these goats, with nothing left to do."""
+        """The router serves this generation by exactly these goats: nothing is left to do, held or alarming."""
         wanted = set(names) or set(self.goats)
         return await self.reported(
             lambda report: (
                 report.generation == generation
-                and not report.drift
+                and not (report.drift or report.held or report.alarms)
                 and wanted == {name for name, seen in report.instances.items() if seen.state == "serving"}
             )
         )
