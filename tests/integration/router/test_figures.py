@@ -227,3 +227,21 @@ async def test_what_the_pool_answers_counts_for_who_answered_it(farm, session, m
     assert figures.requests == figures.answers["2xx"] == 40
     assert await farm.total(V1) == Figures(), "not even timed"
     assert 0 < sum(figures.latency.values()) < 40, "what was caught is not timed"
+
+
+async def test_services_of_one_router_read_the_worker_before_one_after_the_other(farm, session):
+    """A sidecar's services count at the same time, on the one connection that the former worker has."""
+    await farm.share(1, 0)
+    await farm.ask(session)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(farm.ask(session, "wait"))
+        farm.goats[V1].entered.clear()
+        await farm.goats[V1].entered.wait()
+        await farm.share(1, 0, *(f"idle{number}" for number in range(8)))
+        readings = [tasks.create_task(farm.site.plane.traffic()) for _ in range(5)]
+        await asyncio.wait(readings)
+        farm.goats[V1].gate.set()
+
+    assert len({place.process for reading in readings for place in reading.result()}) == 2
+    assert (await farm.counted(V1)).requests == 2
+    await gone(farm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -19,6 +20,9 @@ from milkrun.router.plane import Counted
 
 Lanes = Mapping[VersionName, int]
 
+LOOK_S = 0.5
+"""Former workers are not asked more often: a sidecar's are asked for each of its services."""
+
 
 class Tally:
     """Reads counters on the runtime socket; `across_reload` keeps what the worker of before has still to count."""
@@ -27,6 +31,8 @@ class Tally:
         self._admin = admin
         self._formers: list[Former] = []
         self._taken: dict[Former, set[ServiceName]] = {}
+        self._looking = asyncio.Lock()
+        self._again_at = 0.0
         self.ended: set[int] = set()
         """The former workers that have ended their last request and were read: they are about to be gone."""
         self._whose: dict[ServiceName, dict[InstanceId, VersionName]] = {}
@@ -51,9 +57,14 @@ class Tally:
 
     async def look(self) -> None:
         """The former workers that have nothing left to do are read to the end and let go."""
-        for former in self._formers:
-            if not former.over and await former.read():
-                self.ended.add(former.process)
+        async with self._looking:  # several services ask, and each former worker answers one after the other
+            now = asyncio.get_running_loop().time()
+            if now < self._again_at:
+                return
+            self._again_at = now + LOOK_S
+            for former in list(self._formers):
+                if not former.over and await former.read():
+                    self.ended.add(former.process)
 
     async def _reading(self, service: ServiceName, count: int, *, pool: bool) -> Reading:
         """On one connection, so that one worker says all of it."""
@@ -105,6 +116,9 @@ class Tally:
             raise
         if former:
             self._formers.append(former)
+            self._again_at = (
+                0.0  # a reading without it would take its counters for new ones when they come back
+            )
 
     def release(self) -> None:
         """No worker is held any more."""
