@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from ports import free_ports
+from yarl import URL
 
 from milkrun.model import InstanceId, ServiceName
 from milkrun.router.desired import Mode, RoutingState, Server
@@ -107,6 +108,25 @@ def state(shares, **versions) -> RoutingState:
     )
 
 
+def of(app):
+    """All of the service is this one app."""
+    return state({"1": 10_000}, **{"1": [app.server()]})
+
+
+async def asked(session, url, path, method="GET", **headers):
+    """The status, who answered, and the path that it saw."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.request(method, URL(f"{url}{path}", encoded=True), headers=names) as answer:
+        seen = await answer.json() if answer.status == 200 else {}
+        return answer.status, seen.get("who"), seen.get("path")
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as found:
+        yield found
+
+
 class Stand:
     """A front on ports of its own, and an Envoy that stands there; `again` is what the next router makes of it."""
 
@@ -144,9 +164,8 @@ class Stand:
             await self.envoys[-1].leave()
 
     async def end(self) -> None:
-        if self.envoys:
-            self.envoys[-1].adopt()
-            await self.envoys[-1].stop()
+        envoy = self.envoys[-1] if self.envoys else Envoy(self.folder, find(), self.front)
+        await envoy.stop()
 
 
 @pytest.fixture

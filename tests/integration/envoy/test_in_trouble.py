@@ -91,6 +91,7 @@ async def test_a_router_that_is_killed_leaves_envoy_serving_what_it_was_told(sta
             router = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", ROUTER, *arguments), stdout=asyncio.subprocess.PIPE
             )
+            callers.callback(_killed, router)
             assert router.stdout
             while line := await router.stdout.readline():  # others are its log
                 if line == b"stands\n":
@@ -115,6 +116,11 @@ async def test_a_router_that_is_killed_leaves_envoy_serving_what_it_was_told(sta
     assert told
     assert diff(await envoy.of(GOAT).observe(), told.told[GOAT]) == []
     assert sum(told.told[GOAT].shares.values()) == 10_000
+
+
+def _killed(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 async def test_an_envoy_that_is_killed_is_back_with_what_it_served(stand, apps):
