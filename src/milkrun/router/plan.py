@@ -27,7 +27,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of one router. `how` is `reload` (hitless), `at once` (no reload), `start` or `stop`."""
+    """One change of one router. `how` is `reload` (hitless), `at once` (no reload), `restart`, `start` or `stop`."""
 
     router: str
     what: str
@@ -46,6 +46,9 @@ def _router(name: str, before: Files, after: Files) -> Iterator[Step]:
         how = "start" if old is None else "stop"
         yield Step(router=name, what=f"the router is {'new' if old is None else 'dropped'}", how=how)
         return
+    if old.data_plane != new.data_plane:
+        what = f"{old.data_plane} ends its requests, then {new.data_plane} starts: not hitless"
+        yield Step(router=name, what=what, how="restart")
     for what in _fronts(old, new):
         yield Step(router=name, what=what, how="reload")
     if old.metrics != new.metrics:
@@ -70,7 +73,7 @@ def _fronts(old: Front, new: Front) -> Iterator[str]:
             yield f"{each} {getattr(old, each)!r} becomes {getattr(new, each)!r}"
 
 
-_TOLD = ("name", "listen", "stats", "routes", "services", "metrics")
+_TOLD = ("name", "data_plane", "listen", "stats", "routes", "services", "metrics")
 
 
 def _routes(old: tuple[Route, ...], new: tuple[Route, ...]) -> Iterator[str]:

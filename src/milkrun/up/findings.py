@@ -16,6 +16,7 @@ from milkrun.errors import InputRefused, MilkrunError
 from milkrun.overview.problems import problems
 from milkrun.overview.reading import read
 from milkrun.repository import Repository
+from milkrun.router.envoy import binary as envoy
 from milkrun.router.haproxy import binary
 from milkrun.settings import deploy, service
 from milkrun.settings.environment import Environment
@@ -67,6 +68,8 @@ async def examine(folder: Folder | None, address: Address | None) -> list[Findin
             found.append(_fail("milkrun.toml", error))
         found += _files(folder)
         found += [one async for one in _repository(folder, environment)]
+    if environment and any(router.data_plane == "envoy" for router in environment.routers.values()):
+        found.append(_envoy())
     if folder and environment:
         found += _ports(folder, environment)
     if folder:
@@ -94,6 +97,14 @@ async def _git() -> Finding:
             verdict=Verdict.FAIL, subject="git", text=f"cannot be run: {error}", remedy="install git"
         )
     return _ok("git", out.decode(errors="replace").strip().removeprefix("git version "))
+
+
+def _envoy() -> Finding:
+    try:
+        found = envoy.find()
+    except MilkrunError as error:
+        return _fail("envoy", error)
+    return _ok("envoy", f"{found.version_text} ({found.path})")
 
 
 def _haproxy() -> Finding:

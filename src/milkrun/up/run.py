@@ -48,7 +48,7 @@ async def run(folder: Folder, say: Callable[[str], None], when_up: Callable[[Fac
     # Before anything can be started: from here on no signal ends this process with something left behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.told_to_stop)
-    if environment.routers:
+    if any(router.data_plane == "haproxy" for router in environment.routers.values()):
         binary.find()
     await _committed(folder, environment, say)
     with the_only_up(folder):

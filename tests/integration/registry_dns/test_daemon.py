@@ -22,7 +22,17 @@ WITHIN_S = 20.0
 
 @contextlib.contextmanager
 def registry(folder: Path, http_port: int, *options: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "milkrun", "registry", "--acl", "open", "--http", f"{HOST}:{http_port}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "milkrun",
+        "registry",
+        "--acl",
+        "open",
+        "--http",
+        f"{HOST}:{http_port}",
+        *options,
+    ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--data", str(folder / "data")], stdout=log, stderr=log, cwd=folder

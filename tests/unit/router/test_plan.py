@@ -88,3 +88,9 @@ def test_routers_start_and_stop():
         ("stop", "the router is dropped"),
         ("start", "the router is new"),
     ]
+
+
+def test_another_data_plane_is_no_reload():
+    assert told(files(), files({"lb": replace(BALANCER, data_plane="envoy")})) == [
+        ("restart", "haproxy ends its requests, then envoy starts: not hitless")
+    ]
