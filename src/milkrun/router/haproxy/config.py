@@ -48,9 +48,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def form(front: Front) -> str:
-    """A digest of the front's file without any instance: what a release writes in another way takes a reload."""
+    """A digest of the front's file without any instance: what a release writes in another way takes a reload.
+
+    Its own addresses are left out: they may be ones that cannot be had yet.
+    """
     certificates = ("0" * 64,) if front.certificates else ()
-    empty = layout(front, certificates, dict.fromkeys(front.services, 1))
+    anywhere = msgspec.structs.replace(front, listen=("127.0.0.1", 1), stats=("127.0.0.1", 2))
+    empty = layout(anywhere, certificates, dict.fromkeys(front.services, 1))
     return sha256(render(empty, {}, {}).encode()).hexdigest()
 
 
