@@ -53,8 +53,6 @@ def needed(traffics: Iterable[TrafficSettings]) -> bool:
 def head() -> Iterator[str]:
     """What stands in the global section."""
     yield f"  lua-load-per-thread {FILE}"
-    yield "  httpclient.retries 0"
-    yield "  httpclient.resolvers.disabled on"
 
 
 def socket(service: ServiceName) -> str:
