@@ -1,5 +1,5 @@
 """The HAProxy releases that the data plane is tested on: the one of this machine (2.8), and those that
-.ci/parts/haproxy.sh unpacks (2.6, 3.0 and the newest of Debian).
+.ci/parts/haproxy.sh unpacks (2.6 and 3.0).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 UNPACKED = {
     suite: Path(__file__).parent.parent / ".parts" / f"haproxy-of-{suite}" / "haproxy"
-    for suite in ("bookworm", "trixie", "sid")
+    for suite in ("bookworm", "trixie")
 }
 
 

