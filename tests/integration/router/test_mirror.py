@@ -144,6 +144,7 @@ async def test_a_copy_that_hangs_costs_no_user_anything(router):
     async with asyncio.timeout(20):  # nobody waits for them for ever
         while await under_way():
             await asyncio.sleep(0.05)
+    assert place.copy.requests <= most  # nor is one made again
 
 
 @pytest.mark.parametrize("how", ["dead", "in maintenance", "gone"])

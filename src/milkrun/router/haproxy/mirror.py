@@ -6,6 +6,7 @@ the copy to a socket of HAProxy's, while the request goes its way and waits for 
 - A copy is never worth a user's request: one that comes while COPIES_AT_MOST are under way (per thread) is not made,
   and one that takes over COPY_WAIT_S is given up. Only GETs, and nothing that becomes another protocol.
 - The copy's answer ends at the socket, with its body unread: no memory is held for it.
+- A copy is made once. HAProxy's client sends again what times out, so it waits longer than the lane does.
 - A copy reaches the version that is named and no other one: when that has nobody, it ends here, and not in the pool.
 - The instance is told that it is a copy (`x-milkrun-mirror: 1`), so that it can leave out what must be done once.
 """
@@ -36,7 +37,7 @@ local function copied(txn, socket)
   headers["{MARK}"] = {{[0] = "1"}}
   core.register_task(function()
     local client = core.httpclient()
-    pcall(client.get, client, {{url = url, headers = headers, dst = "unix@" .. socket, timeout = {COPY_WAIT_S}000}})
+    pcall(client.get, client, {{url = url, headers = headers, dst = "unix@" .. socket, timeout = {2 * COPY_WAIT_S}000}})
     under_way = under_way - 1
   end)
 end
