@@ -12,7 +12,8 @@ import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, ServiceName, service_name, version_name
-from milkrun.settings import needs
+from milkrun.settings import needs, rollout
+from milkrun.settings.rollout import RolloutSettings
 from milkrun.settings.toml import Document
 
 SECONDS_AT_MOST = 86_400.0
@@ -87,6 +88,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     health: HealthSettings = HealthSettings()
     stop: StopSettings = StopSettings()
     traffic: TrafficSettings = TrafficSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 class PublishedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +140,7 @@ def load(data: bytes, file: str) -> ServiceSettings:
             1 <= number <= THRESHOLD_AT_MOST,
             f"has to be 1 to {THRESHOLD_AT_MOST}, not {number}",
         )
+    rollout.check(document)
     return settings
 
 
