@@ -16,9 +16,9 @@ from ports import free_port
 from milkrun.consul import Address, Registry, keys, wire
 from milkrun.consul.client import decode, kv_delete, kv_set
 from milkrun.consul.watch import watch_prefix
+from milkrun.host.process import Identity
 from milkrun.model import CommitId, CommitMark, RouterReport, ServiceName, VersionName
 from milkrun.router import daemon
-from milkrun.router.haproxy.process import Identity
 from milkrun.settings.environment import Environment, PublishedEnvironment, RouterSettings
 
 GOAT = ServiceName("goat")

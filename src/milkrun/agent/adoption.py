@@ -9,7 +9,8 @@ import structlog
 
 from milkrun.agent.plan import Slot
 from milkrun.agent.records import Record, Records
-from milkrun.agent.units.identity import Identity, identity, marked
+from milkrun.agent.units.marked import marked
+from milkrun.host.process import Identity, runs
 
 
 def recover(records: Records, state: str) -> list[Record]:
@@ -22,7 +23,7 @@ def recover(records: Records, state: str) -> list[Record]:
     kept: dict[Slot, Record] = {}
     for record in records.load():
         known = record.identity
-        if known is None or identity(known.pid) != known:
+        if known is None or not runs(known):
             known = leaders.get(record.instance)
         if record.slot in kept:
             structlog.get_logger("agent").error(

@@ -16,11 +16,11 @@ from milkrun.agent.probes import Prober
 from milkrun.agent.reconcile import Reconciler
 from milkrun.agent.records import Records
 from milkrun.agent.unit import Site, Unit
-from milkrun.agent.units.identity import Identity
 from milkrun.agent.units.process import Process
 from milkrun.consul import Address, Registry, keys
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
+from milkrun.host.process import Identity
 from milkrun.model import AgentReport, service_name
 from milkrun.settings.needs import stopping_waves
 

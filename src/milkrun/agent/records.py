@@ -8,9 +8,9 @@ import msgspec
 import structlog
 
 from milkrun.agent.plan import Slot
-from milkrun.agent.units.identity import Identity
 from milkrun.errors import MilkrunError
 from milkrun.host import files
+from milkrun.host.process import Identity
 from milkrun.model import InstanceId
 from milkrun.settings.service import ServiceSettings
 

@@ -22,8 +22,8 @@ from milkrun.agent.probes import Prober
 from milkrun.agent.records import Record, Records
 from milkrun.agent.registration import Entry, registration
 from milkrun.agent.units import logfile
-from milkrun.agent.units.identity import marked
 from milkrun.agent.units.listening import foreign
+from milkrun.agent.units.marked import marked
 from milkrun.agent.units.process import Process, kill_remains
 from milkrun.agent.units.program import Place, Program, arguments, environment
 from milkrun.consul import Registry, Session

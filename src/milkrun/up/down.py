@@ -6,8 +6,8 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from milkrun.agent.units.identity import identity
 from milkrun.errors import InputRefused, TimedOut
+from milkrun.host.process import identity, runs
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers
@@ -51,7 +51,7 @@ async def _tell_up(folder: Folder, up: PartProcess, known: list[Part], say: Call
 
     def look() -> None:
         # Found in the order of the start: what ended within one look ended the other way round.
-        for name in [name for name, part in reversed(left.items()) if identity(part.pid) != part]:
+        for name in [name for name, part in reversed(left.items()) if not runs(part)]:
             del left[name]
             say(f"{name} has ended")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from milkrun.agent.units.identity import Identity, identity, marked
+from milkrun.agent.units.marked import marked
+from milkrun.host.process import Identity, identity
 from milkrun.settings.folder import Folder
 from milkrun.up.lock import DAEMON, holder
 from milkrun.up.record import load

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from milkrun.agent.units.identity import Identity, identity
 from milkrun.errors import Conflict, InputRefused, MilkrunError
+from milkrun.host.process import Identity, runs
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.settings.text import typed
@@ -26,7 +26,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
     def alive(self) -> bool:
         """Whether this very process still runs."""
-        return identity(self.identity.pid) == self.identity
+        return runs(self.identity)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

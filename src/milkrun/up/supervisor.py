@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from milkrun.agent.units import logfile
-from milkrun.agent.units.identity import Identity, identity
 from milkrun.agent.units.program import Program
 from milkrun.errors import MilkrunError
+from milkrun.host.process import Identity, identity
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers

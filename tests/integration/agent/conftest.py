@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from milkrun.agent.daemon import run
-from milkrun.agent.units.identity import marked
+from milkrun.agent.units.marked import marked
 from milkrun.agent.units.process import kill
 from milkrun.consul import Address, Registry, Watch, catalog, keys, wire
 from milkrun.consul.client import kv_delete, kv_set

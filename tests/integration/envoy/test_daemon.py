@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from fleet import Fleet, a_fleet
 
-from milkrun.router.haproxy.process import Identity
+from milkrun.host.process import Identity
 from milkrun.testing.registry import embedded_registry
 
 

@@ -17,11 +17,11 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.host.process import Identity
 from milkrun.router import disk
 from milkrun.router.diff import diff
 from milkrun.router.envoy import clusters, plane
 from milkrun.router.envoy.resources import Kind
-from milkrun.router.haproxy.process import Identity
 from milkrun.settings.service import TrafficSettings
 
 from .conftest import GOAT, App, converge, load, state

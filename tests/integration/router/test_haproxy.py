@@ -12,8 +12,8 @@ import pytest
 from haproxies import on_each_release
 
 from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.host.process import Identity
 from milkrun.router.desired import Mode, RoutingState
-from milkrun.router.haproxy.process import Identity
 
 SPILL = "  server spill unix@goat.spill.sock backup\n"
 

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from milkrun.agent.units import logfile
-from milkrun.agent.units.identity import identity, marked
+from milkrun.agent.units.marked import marked
 from milkrun.agent.units.process import Process, kill, kill_remains
 from milkrun.agent.units.program import Program
 from milkrun.errors import PartMissing
+from milkrun.host.process import identity
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); "

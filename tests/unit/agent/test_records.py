@@ -5,8 +5,8 @@ import pytest
 
 from milkrun.agent.plan import Slot
 from milkrun.agent.records import Record, Records
-from milkrun.agent.units.identity import Identity
 from milkrun.errors import MilkrunError
+from milkrun.host.process import Identity
 from milkrun.settings.service import ServiceSettings
 
 RECORD = Record(

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from milkrun.agent.units.identity import identity
 from milkrun.errors import Conflict
+from milkrun.host.process import identity
 from milkrun.settings.folder import Folder
 from milkrun.up import leftovers, lock
 from milkrun.up.record import Known, Record, load, save, the_only_up

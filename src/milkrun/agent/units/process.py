@@ -13,9 +13,10 @@ from typing import Self
 import structlog
 
 from milkrun.agent.units import logfile
-from milkrun.agent.units.identity import Identity, identity, marked
+from milkrun.agent.units.marked import marked
 from milkrun.agent.units.program import Program
 from milkrun.errors import MilkrunError, PartMissing
+from milkrun.host.process import Identity, identity
 
 KILLED_AWAIT_S = 5.0
 

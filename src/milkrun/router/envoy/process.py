@@ -16,7 +16,9 @@ import msgspec
 import structlog
 
 from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.host.process import Identity, identity, runs
 from milkrun.router import disk
+from milkrun.router.apart import remembered
 from milkrun.router.envoy.admin import Admin
 from milkrun.router.envoy.binary import Binary
 from milkrun.router.envoy.bootstrap import (
@@ -26,7 +28,7 @@ from milkrun.router.envoy.bootstrap import (
     FOLDER_DESCRIPTOR,
     bootstrap,
 )
-from milkrun.router.haproxy.process import Identity, _started, refuse_taken
+from milkrun.router.haproxy.process import refuse_taken
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 30.0
@@ -62,16 +64,11 @@ class Process:
             return False
         with contextlib.suppress(ChildProcessError):  # a former router's child is not ours to reap
             os.waitpid(self._identity.pid, os.WNOHANG)
-        try:
-            return _started(self._identity.pid) == self._identity.started
-        except (
-            OSError
-        ):  # no file can be opened now (EMFILE): what cannot be seen to be gone is not started again
-            return True
+        return runs(self._identity)
 
     def adopt(self) -> bool:
         """True when the Envoy that a former router started still runs: it is ours now, untouched."""
-        self._identity = disk.load(self._folder / IDENTITY_FILE, Identity)
+        self._identity = remembered(self._folder / IDENTITY_FILE)
         if self.running():
             return True
         # A router that was killed right after it started Envoy had not written down which process that is.
@@ -93,9 +90,7 @@ class Process:
             finally:
                 os.close(descriptor)
             pid, user, _ = _CREDENTIALS.unpack(found)
-            started = _started(pid)
-            if user == os.getuid() and started is not None:
-                return Identity(pid=pid, started=started)
+            return identity(pid) if user == os.getuid() else None
         return None
 
     async def start(self, node: str, ports: list[tuple[str, int]]) -> None:
@@ -106,7 +101,7 @@ class Process:
             pid = self._spawn()
         except OSError as error:
             raise DataPlaneError(f"{self._binary.path} does not start: {error.strerror}") from error
-        self._identity = Identity(pid=pid, started=_started(pid) or 0)
+        self._identity = identity(pid) or Identity(pid=pid, ticks=0, boot="")
         disk.write(self._folder / IDENTITY_FILE, msgspec.json.encode(self._identity))
         await self._answers()
 

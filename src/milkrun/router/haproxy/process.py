@@ -18,7 +18,9 @@ import msgspec
 import structlog
 
 from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.host.process import Identity, identity, runs
 from milkrun.router import disk
+from milkrun.router.apart import remembered
 from milkrun.router.haproxy import parse
 from milkrun.router.haproxy.binary import Binary
 from milkrun.router.haproxy.config import ADMIN_SOCKET, CONFIG_FILE, MASTER_SOCKET
@@ -43,13 +45,6 @@ class Refused(DataPlaneError):
     again_s = 10.0
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """A process for sure: its id and when it started (in clock ticks since boot), for ids are used again."""
-
-    pid: int
-    started: int
-
-
 class Process:
     """HAProxy's master in `folder`. It outlives the router: only `stop` ends it."""
 
@@ -67,16 +62,11 @@ class Process:
             return False
         with contextlib.suppress(ChildProcessError):  # a former router's child is not ours to reap
             os.waitpid(self._identity.pid, os.WNOHANG)
-        try:
-            return _started(self._identity.pid) == self._identity.started
-        except (
-            OSError
-        ):  # no file can be opened now (EMFILE): what cannot be seen to be gone is not started again
-            return True
+        return runs(self._identity)
 
     def adopt(self) -> bool:
         """True when the master that a former router started still runs: it is ours now, untouched."""
-        self._identity = disk.load(self._folder / "process.json", Identity)
+        self._identity = remembered(self._folder / "process.json")
         if self.running():
             return True
         # A router that was killed right after it started HAProxy had not written down which process that is.
@@ -93,9 +83,7 @@ class Process:
             probe.connect(path)
             found = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, user, _ = _CREDENTIALS.unpack(found)
-            started = _started(pid)
-            if user == os.getuid() and started is not None:
-                return Identity(pid=pid, started=started)
+            return identity(pid) if user == os.getuid() else None
         return None
 
     async def check(self, folder: Path | None = None) -> None:
@@ -123,7 +111,7 @@ class Process:
             pid = self._spawn()
         except OSError as error:
             raise DataPlaneError(f"{self._binary.path} does not start: {error.strerror}") from error
-        self._identity = Identity(pid=pid, started=_started(pid) or 0)
+        self._identity = identity(pid) or Identity(pid=pid, ticks=0, boot="")
         disk.write(self._folder / "process.json", msgspec.json.encode(self._identity))
         await self._answers()
 
@@ -308,13 +296,3 @@ def refuse_taken(host: str, port: int) -> None:
                 f"cannot listen on {host}:{port}: {error.strerror}",
                 remedy=f"see who has it with `ss -ltnp 'sport = :{port}'`, or change the router in milkrun.toml",
             ) from error
-
-
-def _started(pid: int) -> int | None:
-    """When the process started; None when there is none, or only its remains."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
