@@ -95,11 +95,19 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         return {name: wish.weight for name, wish in self.versions.items() if wish.weight is not None}
 
 
-class InstanceTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What a router last saw of one instance: `state` is serving, draining or drained."""
+class InstanceTraffic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a router last saw of one instance: `state` is serving, draining or drained.
+
+    `requests` and `failures` are counted since the router's start; a try that was made again elsewhere is among them.
+    `mean_ms` is the mean until the head of an answer, over its last about thousand, 0 unknown. All three stay 0 where
+    the router does not look at each instance: a version with many of them, or a data plane that does not say.
+    """
 
     state: str
     in_flight: int = 0
+    requests: int = 0
+    failures: int = 0
+    mean_ms: float = 0.0
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,16 +10,27 @@ from typing import Protocol
 
 import msgspec
 
-from milkrun.model import Figures, ServiceName, VersionName
+from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
+
+
+class InstanceCounted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted of one instance: how many requests were handed to it, how many of them ended and how many of
+    those failed, and the mean of its last answers in milliseconds (0 unknown).
+    """
+
+    tried: int = 0
+    requests: int = 0
+    failures: int = 0
+    mean_ms: float = 0.0
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """What one place of a data plane's process counted for one version since that process started.
 
     `process` and `place` name the counter: it only grows while both stay. `version` is whose requests the place
-    takes now, None when nobody's.
+    takes now, None when nobody's. `instances` are the place's own, None when each one's part is not known.
     """
 
     process: int
@@ -27,6 +38,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     version: VersionName | None
     in_flight: int = 0
     figures: Figures = Figures()
+    instances: dict[InstanceId, InstanceCounted] | None = None
 
 
 class DataPlane(Protocol):

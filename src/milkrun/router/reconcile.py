@@ -25,6 +25,7 @@ from milkrun.model import (
 from milkrun.router import disk
 from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
 from milkrun.router.diff import Observed, Operation, Remove, diff, leaving, said, settled
+from milkrun.router.instance_traffic import InstanceLedger
 from milkrun.router.plane import DataPlane
 from milkrun.router.traffic import Ledger
 
@@ -72,6 +73,7 @@ class Reconciler:
         self._plane = plane
         self._file = folder / f"{service}.known.json"
         self._ledger = Ledger()
+        self._each = InstanceLedger()
         self._said = ""
         self._log = structlog.get_logger("router")
         self.known = self._remembered(accept_older=accept_older)
@@ -156,6 +158,10 @@ class Reconciler:
         """The versions' figures, as last counted."""
         return self._ledger.report(self.served.observed.shares) if self.served else {}
 
+    def instances(self, former_workers: int) -> dict[InstanceId, InstanceTraffic]:
+        """Each server as the router's report says it, with its figures as last counted."""
+        return self._each.report(self.served.instances(former_workers)) if self.served else {}
+
     async def _apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
         """The operations are carried out. What leaves is counted before it is gone, if that can be done."""
         if any(isinstance(operation, Remove) for operation in operations):
@@ -164,7 +170,9 @@ class Reconciler:
         await self._plane.apply(operations, wanted)
 
     async def _count(self) -> None:
-        self._ledger = self._ledger.read(await self._plane.traffic())
+        counted = await self._plane.traffic()
+        self._ledger = self._ledger.read(counted)
+        self._each = self._each.read(counted)
 
     def _remember(self, known: Known) -> None:
         """The decision is on disk before the data plane follows it: an older one is refused also after a crash."""

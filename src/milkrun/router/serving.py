@@ -164,6 +164,6 @@ class Serving:
             held=served.decision.held,
             alarms=[*behind, *self._alarms(), *served.decision.alarms],
             versions=self._reconciler.traffic(),
-            instances=served.instances(former),
+            instances=self._reconciler.instances(former),
             data_plane=self._proxy.name,
         )

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from milkrun.model import Figures, RouterReport, VersionName, VersionTraffic
+from milkrun.model import Figures, InstanceTraffic, RouterReport, VersionName, VersionTraffic
 from milkrun.router.plane import Counted
 
 FIGURES_S = 3.0
@@ -95,7 +95,7 @@ def _without_figures(report: RouterReport) -> RouterReport:
     return msgspec.structs.replace(
         report,
         versions={name: VersionTraffic(share=one.share) for name, one in report.versions.items()},
-        instances={name: msgspec.structs.replace(one, in_flight=0) for name, one in report.instances.items()},
+        instances={name: InstanceTraffic(state=one.state) for name, one in report.instances.items()},
     )
 
 

@@ -106,7 +106,9 @@ REPORT = RouterReport(
 def test_news_is_written_at_once_and_figures_now_and_then():
     cadence = Cadence()
     more = replace(REPORT, versions={V1: Traffic(share=10_000, total=Figures(requests=1))})
-    busy = replace(more, instances={"a": InstanceTraffic(state="serving", in_flight=2)})
+    busy = replace(
+        more, instances={"a": InstanceTraffic(state="serving", in_flight=2, requests=9, mean_ms=3)}
+    )
     drained = replace(busy, instances={"a": InstanceTraffic(state="drained")})
 
     assert cadence.due(REPORT, 100)

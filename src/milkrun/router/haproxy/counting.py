@@ -10,13 +10,15 @@ every request instead costs about a third more of the processor (benchmarks/coun
   once, but not these, so they can be read to the end (2.8.25).
 - What a lane with nobody left hands to the pool: an answer counts for the version that gave it, a failure for the
   version that had nobody. It is not timed.
+- In a lane with few servers each one is asked what it had, too. HAProxy counts its answers, and how often it was tried;
+  what was tried and got no answer failed, as far as HAProxy's own count of bad answers goes (which counts some twice).
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -24,16 +26,29 @@ from milkrun import latency
 from milkrun.errors import DataPlaneError
 from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.haproxy import encode
-from milkrun.router.plane import Counted
+from milkrun.router.plane import Counted, InstanceCounted
 
 BRISK = 1000
 SAMPLED = 16
 BUCKETS_FILE = "latency.buckets"
 """Beside HAProxy's file: which time in microseconds falls into which bucket. No service's map has such a name."""
 
+EACH_AT_MOST = 64
+"""Servers of a lane, for each one to be asked: a line each, every other second."""
+
 _SPILL = "spill"
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-_NUMBERS = (*(f"hrsp_{name}" for name in _CLASSES), "scur", "stot", "bin", "bout", "econ", "eresp", "type")
+_NUMBERS = (
+    *(f"hrsp_{name}" for name in _CLASSES),
+    "scur",
+    "stot",
+    "bin",
+    "bout",
+    "econ",
+    "eresp",
+    "rtime",
+    "type",
+)
 _BACKEND, _SERVER = 1, 2
 
 
@@ -45,6 +60,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     kind: int
     in_flight: int
     figures: Figures
+    http: bool
+    tried: int
+    bad: int
+    mean_ms: int
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +109,17 @@ def _table(service: ServiceName, number: int) -> str:
     return f"{_home(service)}/{encode.lane(service, number).rpartition('.')[2]}"
 
 
-def questions(service: ServiceName, lanes: int, *, pool: bool) -> list[str]:
-    """What to ask a worker. The first server of a lane is `spill`. `pool` asks for each of the pool's servers."""
+def questions(
+    service: ServiceName, lanes: int, *, pool: bool, each: Collection[int] = frozenset()
+) -> list[str]:
+    """What to ask a worker. The first server of a lane is `spill`. `pool` asks for each of the pool's servers, `each`
+    for those of these lanes.
+    """
     numbers = range(lanes)
     backends = f"{encode.service(service)}.all"
     return [
         "show info",
-        *(f"show stat {encode.lane(service, number)} 6 1" for number in numbers),
+        *(f"show stat {encode.lane(service, number)} 6 {-1 if number in each else 1}" for number in numbers),
         f"show stat {backends} {6 if pool else 2} -1",
         *(f"show table {_table(service, number)}" for number in numbers),
     ]
@@ -149,6 +172,10 @@ def _row(line: Mapping[str, str]) -> Row:
             bytes_in=number["bin"],
             bytes_out=number["bout"],
         ),
+        http=http,
+        tried=number["stot"],
+        bad=number["econ"] + number["eresp"],
+        mean_ms=number["rtime"],
     )
 
 
@@ -163,15 +190,22 @@ def counted(
     lanes: int,
     versions: Mapping[int, VersionName],
     instances: Mapping[InstanceId, VersionName],
+    *,
+    each: Collection[int] = frozenset(),
 ) -> list[Counted]:
-    """The figures of each lane, of which `versions` says whose it is, and of each of the pool's servers."""
+    """The figures of each lane, of which `versions` says whose it is, and of each of the pool's servers. Of the lanes
+    in `each`, all servers were asked for.
+    """
     backends: dict[str, dict[int, Row]] = {}
     for row in found.rows:
         if row.name in ("BACKEND", _SPILL):
             backends.setdefault(row.backend, {})[row.kind] = row
     pool = [row for row in found.rows if row.backend == f"{service}.all" and row.kind == _SERVER]
     return [
-        *(_lane(found, service, number, backends, versions.get(number)) for number in range(lanes)),
+        *(
+            _lane(found, service, number, backends, versions.get(number), each=number in each)
+            for number in range(lanes)
+        ),
         *(
             Counted(
                 process=found.process,
@@ -191,6 +225,8 @@ def _lane(
     number: int,
     backends: Mapping[str, Mapping[int, Row]],
     version: VersionName | None,
+    *,
+    each: bool,
 ) -> Counted:
     lane = encode.lane(service, number)
     try:
@@ -207,6 +243,26 @@ def _lane(
             _well(spilt.figures),
             latency.merged([found.tables.get(_table(service, number), {})]),
         ),
+        instances=_instances(found.rows, lane) if each else None,
+    )
+
+
+def _instances(rows: list[Row], lane: str) -> dict[InstanceId, InstanceCounted]:
+    return {
+        InstanceId(row.name): _instance(row)
+        for row in rows
+        if row.backend == lane and row.kind == _SERVER and row.name != _SPILL
+    }
+
+
+def _instance(row: Row) -> InstanceCounted:
+    """What a server had. Of HTTP only what it answered is among its own counters."""
+    unanswered = min(row.bad, max(0, row.tried - row.in_flight - row.figures.requests)) if row.http else 0
+    return InstanceCounted(
+        tried=row.tried,
+        requests=row.figures.requests + unanswered,
+        failures=row.figures.failures + unanswered,
+        mean_ms=row.mean_ms,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from milkrun.errors import DataPlaneError
 from milkrun.model import ServiceName
@@ -37,6 +37,7 @@ class Former:
         self._connection = connection
         self._close = weakref.finalize(self, connection.close)
         self.lanes: dict[ServiceName, int] = {}
+        self._each: Mapping[ServiceName, Collection[int]] = {}
         self._told: Mapping[ServiceName, Told] = {}
         self.counted: dict[ServiceName, list[Counted]] = {}
         self.over = False
@@ -44,9 +45,14 @@ class Former:
 
     @staticmethod
     async def held(
-        admin: RuntimeSocket, lanes: Mapping[ServiceName, int], told: Mapping[ServiceName, Told]
+        admin: RuntimeSocket,
+        lanes: Mapping[ServiceName, int],
+        told: Mapping[ServiceName, Told],
+        each: Mapping[ServiceName, Collection[int]],
     ) -> Former:
-        """The worker that serves now, before the reload that makes it a former one."""
+        """The worker that serves now, before the reload that makes it a former one. `each` are the lanes of which all
+        servers are asked for.
+        """
         connection = socket.socket(socket.AF_UNIX)
         connection.setblocking(False)
         former = Former(connection)
@@ -57,7 +63,7 @@ class Former:
         except (OSError, TimeoutError) as error:
             former.release()
             raise DataPlaneError(f"HAProxy's worker cannot be held for its counters ({error})") from error
-        former.lanes, former._told = dict(lanes), told
+        former.lanes, former._told, former._each = dict(lanes), told, each
         try:
             await former._ask("prompt")
         except DataPlaneError:
@@ -85,8 +91,8 @@ class Former:
         return ended
 
     async def _reading(self, service: ServiceName, lanes: int, *, pool: bool) -> Reading:
-        replies = [await self._ask(line) for line in counting.questions(service, lanes, pool=pool)]
-        return counting.reading("\n".join(replies))
+        questions = counting.questions(service, lanes, pool=pool, each=self._each.get(service, ()))
+        return counting.reading("\n".join([await self._ask(line) for line in questions]))
 
     async def _ask(self, command: str) -> str:
         """The reply to one command; the prompt ends it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 import structlog
 
@@ -42,13 +42,14 @@ class Tally:
         self, service: ServiceName, count: int, lanes: Lanes, wanted: RoutingState
     ) -> list[Counted]:
         """Every place's counters of one service, which has `count` lanes now."""
-        found = await self._reading(service, count, pool=False)
+        each = _each(count, lanes, wanted)
+        found = await self._reading(service, count, pool=False, each=each)
         if counting.pooled(found, service):
-            found = await self._reading(service, count, pool=True)
+            found = await self._reading(service, count, pool=True, each=each)
         there = {InstanceId(row.name) for row in found.rows} | _versions(wanted).keys()
         whose = {**self._whose.get(service, {}), **_versions(wanted)}
         self._whose[service] = {name: version for name, version in whose.items() if name in there}
-        places = self._teller(service, count, lanes, wanted)(found)
+        places = self._teller(service, count, lanes, wanted, each)(found)
         await self.look()
         for former in list(self._formers):
             places += former.counted.get(service, [])
@@ -66,19 +67,25 @@ class Tally:
                 if not former.over and await former.read():
                     self.ended.add(former.process)
 
-    async def _reading(self, service: ServiceName, count: int, *, pool: bool) -> Reading:
+    async def _reading(
+        self, service: ServiceName, count: int, *, pool: bool, each: Collection[int]
+    ) -> Reading:
         """On one connection, so that one worker says all of it."""
-        return counting.reading(
-            await self._admin.ask(";".join(counting.questions(service, count, pool=pool)))
-        )
+        questions = counting.questions(service, count, pool=pool, each=each)
+        return counting.reading(await self._admin.ask(";".join(questions)))
 
     def _teller(
-        self, service: ServiceName, count: int, lanes: Lanes, wanted: RoutingState
+        self,
+        service: ServiceName,
+        count: int,
+        lanes: Lanes,
+        wanted: RoutingState,
+        each: Collection[int],
     ) -> Callable[[Reading], list[Counted]]:
         """From what a worker says to its counters: its lanes and instances are those of now."""
         whose = {**self._whose.get(service, {}), **_versions(wanted)}
         versions = {number: version for version, number in lanes.items()}
-        return lambda found: counting.counted(found, service, count, versions, whose)
+        return lambda found: counting.counted(found, service, count, versions, whose, each=each)
 
     def _took(self, former: Former, service: ServiceName) -> None:
         """What a worker that is over said last was taken once by each of its services: it is forgotten then."""
@@ -97,15 +104,16 @@ class Tally:
         """A reload in here leaves a worker whose counters are read to the end. A reload matters more than that."""
         sections = memory.running.sections if memory.running else {}
         counts = {service: section.lanes for service, section in sections.items()}
+        lanes = {service: memory.lanes.get(service, {}) for service in counts}
+        states = {service: wanted.get(service, RoutingState()) for service in counts}
+        each = {service: _each(count, lanes[service], states[service]) for service, count in counts.items()}
         tellers = {
-            service: self._teller(
-                service, count, memory.lanes.get(service, {}), wanted.get(service, RoutingState())
-            )
+            service: self._teller(service, count, lanes[service], states[service], each[service])
             for service, count in counts.items()
         }
         former = None
         try:
-            former = await Former.held(self._admin, counts, tellers)
+            former = await Former.held(self._admin, counts, tellers, each)
         except DataPlaneError as error:
             self._log.warning("what the former worker counts from now on is lost", why=str(error))
         try:
@@ -126,6 +134,16 @@ class Tally:
             former.release()
         self._formers.clear()
         self._taken.clear()
+
+
+def _each(count: int, lanes: Lanes, wanted: RoutingState) -> frozenset[int]:
+    """The lanes of which each server is asked for: not those with many, or with who knows how many that leave."""
+    sizes = {version: len(servers) for version, servers in wanted.versions.items()}
+    return frozenset(range(count)) - frozenset(
+        number
+        for version, number in lanes.items()
+        if sizes.get(version, counting.EACH_AT_MOST + 1) > counting.EACH_AT_MOST
+    )
 
 
 def _versions(state: RoutingState) -> dict[InstanceId, VersionName]:
