@@ -274,7 +274,7 @@ async def test_a_damaged_file_does_not_keep_the_router_from_its_work(stand, apps
 async def test_envoys_log_does_not_grow_for_ever(stand, apps, monkeypatch):
     envoy = await stand.start(one(apps))
     log: Path = stand.folder / "envoy.log"
-    monkeypatch.setattr("milkrun.router.envoy.process.LOG_BYTES_AT_MOST", 1000)
+    monkeypatch.setattr("milkrun.router.apart.LOG_BYTES_AT_MOST", 1000)
     with log.open("a") as file:
         file.write("x" * 2000)
 

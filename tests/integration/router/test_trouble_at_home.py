@@ -261,7 +261,7 @@ async def test_haproxy_starts_right_from_its_folder_with_nobody_there(site, make
     before = await site.converge(wanted)
     process = Process(site.folder, binary.find())
     assert process.adopt()
-    os.killpg(process._identity.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     await site.eventually(lambda: not process.running())
 
     await process.start([])
@@ -274,7 +274,7 @@ async def test_haproxy_starts_right_from_its_folder_with_nobody_there(site, make
 
 async def test_a_haproxy_that_has_just_started_is_stopped_without_a_word(site, make_state, monkeypatch):
     """Its master loses signals at first, and has nothing in flight that a warning could be about."""
-    monkeypatch.setattr("milkrun.router.haproxy.process.STOP_WAIT_S", 5.0)
+    monkeypatch.setattr("milkrun.router.apart.STOP_WAIT_S", 5.0)
     with structlog.testing.capture_logs() as said:
         for _ in range(8):
             await site.plane.start(make_state({}))
@@ -437,9 +437,7 @@ async def test_who_was_out_of_service_when_haproxy_started_comes_and_goes_like_a
 
 
 async def test_haproxys_log_does_not_grow_for_ever(site, make_state, monkeypatch):
-    from milkrun.router.haproxy import process
-
-    monkeypatch.setattr(process, "LOG_BYTES_AT_MOST", 2_000)
+    monkeypatch.setattr("milkrun.router.apart.LOG_BYTES_AT_MOST", 2_000)
     await site.plane.start(make_state({}))
     for _ in range(40):
         await site.plane._process.admin.ask("set server nowhere/nobody state maint;add server goat.a/x 1")
@@ -450,15 +448,3 @@ async def test_haproxys_log_does_not_grow_for_ever(site, make_state, monkeypatch
     assert len(sizes) == 2
     assert max(sizes) < 4_000
     assert "New server registered" in (site.folder / "haproxy.log").read_text()
-
-
-async def test_an_adopted_haproxy_of_this_user_only(site, make_state):
-    """A program that merely has the name of ours on the socket is not ours."""
-    fresh = site.another_plane()
-    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), site.folder / "master.sock")
-    async with server:
-        assert fresh._process._listening() is not None, (
-            "this process itself listens there: it is the same user"
-        )
-    (site.folder / "master.sock").unlink(missing_ok=True)
-    assert fresh._process._listening() is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from milkrun.errors import DataPlaneError, InputRefused, PortTaken
+from milkrun.errors import DataPlaneError, InputRefused
 from milkrun.model import ServiceName
 from milkrun.router import disk
 from milkrun.router.desired import RoutingState
@@ -24,8 +24,8 @@ from milkrun.router.envoy.process import Process
 from milkrun.router.envoy.resources import Kind, Snapshot, snapshot
 from milkrun.router.envoy.told import after, steps
 from milkrun.router.front import Front
-from milkrun.router.haproxy.process import refuse_taken
 from milkrun.router.plane import Counted
+from milkrun.router.ports import in_the_way
 
 MEMORY_FILE = "envoy.plane.json"
 
@@ -113,7 +113,9 @@ class Envoy:
         if now == known:
             self._log.info("took over the running Envoy as it is")
             return
-        self._late = _unreachable(self._front, known.front)
+        self._late = in_the_way(
+            "Envoy", [self._front.listen, self._front.stats], [known.front.listen, known.front.stats]
+        )
         if self._late:
             there = msgspec.structs.replace(self._front, listen=known.front.listen, stats=known.front.stats)
             now = msgspec.structs.replace(now, front=there)
@@ -232,15 +234,3 @@ class ServicePlane:
 
 def _refusal(refused: Mapping[Kind, str]) -> str:
     return "; ".join(f"Envoy refuses its {kind.name.lower()}: {why}" for kind, why in refused.items())
-
-
-def _unreachable(front: Front, running: Front) -> str:
-    """Why Envoy cannot take over the front's addresses from the ones it has; empty when it can."""
-    ours = {running.listen[1], running.stats[1]}
-    for host, port in (front.listen, front.stats):
-        if port not in ours:
-            try:
-                refuse_taken(host, port)
-            except PortTaken as error:
-                return f"{error.message}; Envoy goes on at its former addresses"
-    return ""

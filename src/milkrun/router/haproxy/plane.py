@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from milkrun.errors import DataPlaneError, PortTaken
+from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router import disk
 from milkrun.router.certificates import Certificates
@@ -20,10 +20,11 @@ from milkrun.router.front import Front
 from milkrun.router.haproxy import choice, config, counting, entrance, guard, section
 from milkrun.router.haproxy.binary import Binary
 from milkrun.router.haproxy.memory import Memory, as_it_runs, planned, with_lanes
-from milkrun.router.haproxy.process import Process, Refused, refuse_taken
+from milkrun.router.haproxy.process import Process, Refused
 from milkrun.router.haproxy.service import Service
 from milkrun.router.haproxy.tally import Tally
 from milkrun.router.plane import Counted
+from milkrun.router.ports import in_the_way
 
 DRAFT = "draft"
 ADDED_AT_MOST = 2000
@@ -227,10 +228,12 @@ class HAProxy:
         plan = planned(
             now, self._front, self._wanted, self._occupied, certificates=certificates, form=self._form
         )
-        self._in_the_way = "" if now.running is None else _taken(plan.layout, now.running)
-        if now.running and self._in_the_way:
+        self._in_the_way = ""
+        if now.running:
             there = {"listen": now.running.listen, "stats": now.running.stats}
-            plan = msgspec.structs.replace(plan, layout=msgspec.structs.replace(plan.layout, **there))
+            self._in_the_way = in_the_way("HAProxy", [plan.layout.listen, plan.layout.stats], there.values())
+            if self._in_the_way:
+                plan = msgspec.structs.replace(plan, layout=msgspec.structs.replace(plan.layout, **there))
         if not plan.due:
             self._refused = None
         return plan
@@ -365,15 +368,3 @@ class ServicePlane:
     async def traffic(self) -> list[Counted]:
         """What each lane counted, and each server of the pool, in every worker."""
         return await self._haproxy.traffic(self._service)
-
-
-def _taken(layout: config.Layout, running: config.Layout) -> str:
-    """Why HAProxy cannot take over the layout's addresses from the ones it has; empty when it can."""
-    ours = {running.listen[1], running.stats[1]}
-    for host, port in (layout.listen, layout.stats):
-        if port not in ours:
-            try:
-                refuse_taken(host, port)
-            except PortTaken as error:
-                return f"{error.message}; HAProxy goes on at its former addresses"
-    return ""

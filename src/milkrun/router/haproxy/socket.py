@@ -6,12 +6,12 @@ Protocol: HAProxy's management guide, chapter 9 (Statistics and monitoring, Unix
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from milkrun.errors import DataPlaneError
+from milkrun.router.socket_path import socket_path
 
 REPLY_WAIT_S = 2.0
 RELOAD_WAIT_S = 30.0
@@ -47,14 +47,9 @@ class RuntimeSocket:
                 remedy="see the router's log; HAProxy goes on serving what it has",
             ) from error
 
-    @contextlib.contextmanager
-    def path(self) -> Iterator[str]:
+    def path(self) -> AbstractContextManager[str]:
         """The socket's path, short enough for a UNIX socket (107 bytes) wherever the folder is."""
-        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
-        try:
-            yield f"/proc/self/fd/{descriptor}/{self._name}"
-        finally:
-            os.close(descriptor)
+        return socket_path(self._folder, self._name)
 
     async def batch(self, commands: Iterable[str]) -> str:
         """The replies to many commands, sent as few lines; what came of them must be read back, not believed."""
