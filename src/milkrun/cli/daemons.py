@@ -53,6 +53,10 @@ def agent(place: Place, registry: str, state: Path | None, host: str) -> None:
 @click.option(
     "--accept-older", is_flag=True, help="Once: follow git even if it went back to an older generation."
 )
+@click.option("--ads", default="", metavar="HOST:PORT", help="Where other Envoys may ask (with Envoy only).")
+@click.option("--ads-cert", default="", metavar="FILE", help="The certificate shown there.")
+@click.option("--ads-key", default="", metavar="FILE", help="Its key.")
+@click.option("--ads-ca", default="", metavar="FILE", help="Who signs the certificates of those who ask.")
 @click.pass_obj
 def router(
     place: Place,
@@ -64,6 +68,10 @@ def router(
     host: str,
     json: bool,
     accept_older: bool,
+    ads: str,
+    ads_cert: str,
+    ads_key: str,
+    ads_ca: str,
 ) -> None:
     """Run the router NAME of milkrun.toml with its own HAProxy.
 
@@ -81,7 +89,11 @@ def router(
         )
     from milkrun.cli import daemon
     from milkrun.router.daemon import run
+    from milkrun.router.envoy import outside
 
+    if (ads_cert or ads_key or ads_ca) and not ads:
+        raise UsageError("there is no address to show a certificate at", remedy="add --ads HOST:PORT")
+    others = outside.outside(ads, ads_cert, ads_key, ads_ca) if ads else None
     environment = place.environment()
     if environment and name not in environment.routers:
         raise NotFound(
@@ -93,10 +105,10 @@ def router(
     host = host or daemon.this_host()
     folder = place.folder_if_any()
     where = folder.path if folder else Path.cwd()
-    daemon.run(
-        name,
-        state_dir,
-        lambda handover: run(
+
+    async def body(handover: asyncio.Event) -> None:
+        outside.keep(state_dir, others)
+        await run(
             address,
             name=name,
             host=host,
@@ -105,8 +117,9 @@ def router(
             accept_older=accept_older,
             folder=where,
             override_file=folder.state / "override.key" if folder else None,
-        ),
-    )
+        )
+
+    daemon.run(name, state_dir, body)
 
 
 @click.command()

@@ -15,7 +15,7 @@ from milkrun.latency import quantile_ms
 from milkrun.model import ServiceName
 from milkrun.router.desired import Mode
 from milkrun.router.diff import Remove, diff
-from milkrun.router.envoy.listeners import listeners
+from milkrun.router.envoy.listeners import entrance
 from milkrun.router.front import Front, Route
 from milkrun.settings.service import TrafficSettings
 
@@ -159,6 +159,8 @@ async def test_who_drains_ends_what_it_has_gets_nothing_new_and_only_then_goes(s
         gone = state({"a": 10_000}, a=[apps["a2"].server()])
         while (await plane.observe()).versions["a"]["a1"].server.mode is Mode.SERVE:
             await plane.apply(diff(await plane.observe(), gone), gone)
+        while len(apps["a1"].asked) < (await plane.observe()).versions["a"]["a1"].in_flight:
+            await asyncio.sleep(0.01)
         seen = len(apps["a1"].asked)
 
         async with load(stand.url, keep=False) as others:
@@ -304,4 +306,4 @@ def test_a_front_with_certificates_is_refused():
         certificates="tls",
     )
     with pytest.raises(DataPlaneError, match="certificates"):
-        list(listeners(front, {}))
+        entrance(front, {})

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -38,13 +38,17 @@ _INSTEAD = "OVERWRITE_IF_EXISTS_OR_ADD"
 PAGES = {"/monitor": "/clusters", "/metrics": "/stats/prometheus"}
 
 
-def listeners(front: Front, states: Mapping[ServiceName, RoutingState]) -> Iterator[Listener]:
-    """The front's listener, and the one of its page. Raises DataPlaneError for what Envoy cannot stand without."""
+def entrance(front: Front, states: Mapping[ServiceName, RoutingState]) -> Listener:
+    """Where requests come in. Raises DataPlaneError for what Envoy cannot stand without."""
     limits.refuse(front)
     tcp = tcp_service(front)
     traffic = _http(front) if tcp is None else _tcp(tcp, states.get(tcp, RoutingState()))
-    yield _listener(front.name, front.listen, traffic)
-    yield _listener(f"{front.name}.stats", front.stats, _page(front))
+    return _listener(front.name, front.listen, traffic)
+
+
+def page(front: Front) -> Listener:
+    """The page for people."""
+    return _listener(f"{front.name}.stats", front.stats, _page(front))
 
 
 def tcp_service(front: Front) -> ServiceName | None:

@@ -20,8 +20,10 @@ from milkrun.router.envoy import clusters, counting, limits, readback
 from milkrun.router.envoy.ads import Ads
 from milkrun.router.envoy.binary import Binary
 from milkrun.router.envoy.listeners import tcp_service
+from milkrun.router.envoy.outside import kept
 from milkrun.router.envoy.process import Process
-from milkrun.router.envoy.resources import Kind, Snapshot, snapshot
+from milkrun.router.envoy.resources import Kind, Snapshot, snapshot, snapshot_for
+from milkrun.router.envoy.strangers import Asked
 from milkrun.router.envoy.told import after, steps
 from milkrun.router.front import Front
 from milkrun.router.plane import Counted
@@ -46,6 +48,7 @@ class Envoy:
         self._folder = folder
         self._process = Process(folder, binary)
         self._ads = Ads(folder, front.name)
+        self._outside = kept(folder)
         self._front = front
         self._memory = Memory(front=front)
         self._changing = asyncio.Lock()
@@ -59,7 +62,7 @@ class Envoy:
     @property
     def behind(self) -> str:
         """Why it does not follow its front yet, and what of that it does not do at all."""
-        return "; ".join([*filter(None, [self._late]), *limits.missing(self._front)])
+        return "; ".join([*filter(None, [self._late, self._ads.closed]), *limits.missing(self._front)])
 
     async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
         """Envoy serves: the one a former router left, as it is, or a new one serving `wanted`.
@@ -154,6 +157,7 @@ class Envoy:
 
     async def observed(self, service: ServiceName) -> Observed:
         """What Envoy does now for the service."""
+        await self._open()
         tcp = self._tcp(service)
         dump = "listeners" if tcp else "route_configs"
         hosts = await self._process.admin.get("/clusters?format=json")
@@ -187,6 +191,11 @@ class Envoy:
         now = self._snapshot(self._memory)
         await self._ads.start(now)
         self._ads.publish(now)
+        await self._open()
+
+    async def _open(self) -> None:
+        """Other Envoys may ask, where the router was told so."""
+        await self._ads.open(self._outside, self._snapshot_for)
 
     async def _tell(self, memory: Memory) -> None:
         """Envoy has what is in `memory`, and its new clusters were probed; or it has what it had, and why is raised."""
@@ -204,9 +213,15 @@ class Envoy:
 
     def _snapshot(self, memory: Memory) -> Snapshot:
         try:
-            return snapshot(f"{self._epoch}.{next(self._versions)}", memory.front, memory.told)
+            return snapshot(self._version(), memory.front, memory.told)
         except InputRefused as error:
             raise DataPlaneError(f"not told to Envoy: {error}") from error
+
+    def _snapshot_for(self, asked: Asked) -> Snapshot:
+        return snapshot_for(asked, self._version(), self._memory.front, self._memory.told)
+
+    def _version(self) -> str:
+        return f"{self._epoch}.{next(self._versions)}"
 
     def _keep(self, memory: Memory) -> None:
         disk.write(self._folder / MEMORY_FILE, msgspec.json.encode(memory))

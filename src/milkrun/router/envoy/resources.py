@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 import msgspec
+from envoy.config.listener.v3.listener_pb2 import Listener
 from google.protobuf.message import Message
 
 from milkrun.model import ServiceName
 from milkrun.router.desired import RoutingState
 from milkrun.router.envoy.clusters import clusters, endpoints
-from milkrun.router.envoy.listeners import listeners, tcp_service
+from milkrun.router.envoy.listeners import entrance, page, tcp_service
 from milkrun.router.envoy.routes import routes
+from milkrun.router.envoy.strangers import Asked, front_for
 from milkrun.router.front import Front
 
 
@@ -45,10 +47,26 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def snapshot(version: str, front: Front, states: Mapping[ServiceName, RoutingState]) -> Snapshot:
-    """The resources with which Envoy stands as the front says and serves the services as `states` say.
-
-    Raises InputRefused for a name, an address or a share that is none.
+    """The resources with which the router's own Envoy stands as the front says, and serves the services as `states`
+    say. Raises InputRefused for a name, an address or a share that is none.
     """
+    return _snapshot(version, front, states, lambda state: [entrance(front, state), page(front)])
+
+
+def snapshot_for(
+    asked: Asked, version: str, front: Front, states: Mapping[ServiceName, RoutingState]
+) -> Snapshot:
+    """The resources for another Envoy. Raises NotFound and InputRefused."""
+    theirs = front_for(front, asked)
+    return _snapshot(version, theirs, states, lambda state: [entrance(theirs, state)] if asked.listen else [])
+
+
+def _snapshot(
+    version: str,
+    front: Front,
+    states: Mapping[ServiceName, RoutingState],
+    listeners: Callable[[Mapping[ServiceName, RoutingState]], list[Listener]],
+) -> Snapshot:
     state = {service: states.get(service, RoutingState()) for service in front.services}
     found: dict[Kind, dict[str, bytes]] = {
         Kind.CLUSTERS: _named(
@@ -61,7 +79,7 @@ def snapshot(version: str, front: Front, states: Mapping[ServiceName, RoutingSta
             for service in front.services
             for each in endpoints(service, state[service])
         ),
-        Kind.LISTENERS: _named((each.name, each) for each in listeners(front, state)),
+        Kind.LISTENERS: _named((each.name, each) for each in listeners(state)),
         Kind.ROUTES: {},
     }
     if tcp_service(front) is None:
