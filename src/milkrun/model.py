@@ -240,6 +240,15 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     alarms: list[str] = []
 
 
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout engine. The one that holds the lock `acts`, with an `epoch` of its own; the others stand by."""
+
+    host: str
+    acts: bool
+    epoch: int = 0
+    alarms: list[str] = []
+
+
 def service_name(text: str) -> ServiceName:
     """`text` as a service name, which is also a DNS label; anything else is refused."""
     if not _SERVICE.fullmatch(text):

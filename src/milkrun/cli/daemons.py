@@ -1,4 +1,4 @@
-"""`milkrun agent | router | gitsync`: each part as a daemon of its own."""
+"""`milkrun agent | router | gitsync | rollouts`: each part as a daemon of its own."""
 
 from __future__ import annotations
 
@@ -158,3 +158,45 @@ def gitsync(
         await daemon.ends_at_handover(handover, sync)
 
     daemon.run("gitsync", state_dir, body)
+
+
+@click.command()
+@click.option(
+    "--repository", "--repo", "repo", default="", metavar="PATH", help="Where the environment's git is."
+)
+@click.option("--branch", default="", help="The branch to commit to (default: milkrun.toml's, else main).")
+@click.option(
+    "--push", default="", metavar="URL", help="Where commits are pushed to (default: milkrun.toml's)."
+)
+@_registry
+@_state
+@_host
+@click.pass_obj
+def rollouts(
+    place: Place, *, repo: str, branch: str, push: str, registry: str, state: Path | None, host: str
+) -> None:
+    """Run the rollout engine: it carries out what `deploy` and `rollout` ask for. Several may run; one acts."""
+    from milkrun.cli import daemon
+    from milkrun.rollout.daemon import run
+
+    folder = place.folder_if_any()
+    if not repo and not folder:
+        raise UsageError("there is no repository to commit to", remedy="name it with --repo PATH")
+    state_dir = place.state_dir(state, "rollouts")
+    address = place.address(registry)
+    environment = place.environment()
+    git = environment.git if environment else None
+    source = folder.path if folder and not repo else Path(repo).absolute()
+
+    async def body(handover: asyncio.Event) -> None:
+        engine = run(
+            address,
+            repository=source,
+            branch=branch or (git.branch if git else "main"),
+            push=push or (git.push if git else ""),
+            state_dir=state_dir,
+            host=host or daemon.this_host(),
+        )
+        await daemon.ends_at_handover(handover, engine)
+
+    daemon.run("rollouts", state_dir, body)

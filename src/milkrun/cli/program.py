@@ -20,6 +20,8 @@ COMMANDS = {
     "down": ("up", "Drain and stop what `up` started."),
     "status": ("status", "Services, versions, instances, routers: one view."),
     "weights": ("weights", "Show or change how the traffic of a service is shared."),
+    "deploy": ("deploy", "Roll a new version out, step by step, or take it back."),
+    "rollout": ("rollout", "Plan, watch and steer rollouts."),
     "override": ("override", "A cookie by which a tester gets a version."),
     "explain": ("explain", "Why an instance does, or does not, get traffic."),
     "logs": ("logs", "The logs of instances and parts."),
@@ -29,6 +31,7 @@ COMMANDS = {
     "agent": ("daemons", "Run the agent of this host."),
     "router": ("daemons", "Run one load balancer."),
     "gitsync": ("daemons", "Carry commits into the registry."),
+    "rollouts": ("daemons", "Carry out what `deploy` asks for."),
 }
 """Each command's module, where it has the same name, and its line in the help."""
 

@@ -3,6 +3,7 @@
 from milkrun.repository.commit import commit_file, create
 from milkrun.repository.git import require_git
 from milkrun.repository.mirror import Mirror, is_remote, shown_url
+from milkrun.repository.push import push
 from milkrun.repository.quick import QuickReader
 from milkrun.repository.reading import File, Repository, Tip
 from milkrun.repository.tips import Sight, local_tips, mirrored_tips
@@ -19,6 +20,7 @@ __all__ = [
     "is_remote",
     "local_tips",
     "mirrored_tips",
+    "push",
     "require_git",
     "shown_url",
 ]

@@ -22,7 +22,7 @@ class Mirror:
 
     def __init__(self, url: str, folder: Path, branch: str) -> None:
         self._url = url
-        self._protocol = _protocol(url)
+        self._protocol = protocol(url)
         self._folder = folder
         self._branch = branch_name(branch)
 
@@ -95,7 +95,7 @@ def shown_url(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url, count=1)
 
 
-def _protocol(url: str) -> str:
+def protocol(url: str) -> str:
     """The one protocol that a fetch of the URL may use; a URL that is none of ours is refused."""
     if url.isprintable() and not url.startswith("-"):
         if _SHORT_SSH.fullmatch(url):

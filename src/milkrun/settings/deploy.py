@@ -61,6 +61,20 @@ def change_weights(data: bytes, weights: dict[VersionName, float], file: str) ->
     return changed
 
 
+def written(wish: Wish) -> bytes:
+    """The file's text that says this wish, versions in their order; `parse` reads it back."""
+    content: dict[str, object] = {}
+    for version, each in wish.versions.items():
+        fields = {
+            "weight": None if each.weight is None else plain_number(each.weight),
+            "replicas": each.replicas,
+        }
+        content[_VERSION + version] = {name: value for name, value in fields.items() if value is not None}
+    if wish.maintenance:
+        content[_MAINTENANCE] = True
+    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
 def plain_number(number: float) -> float:
     """The number as an integer when it is one, so that it prints as `80` and not as `80.0`."""
     return int(number) if number == number // 1 else number

@@ -42,9 +42,10 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which branch of the environment's repository is the wish."""
+    """Which branch of the environment's repository is the wish; `push` is the URL that commits of rollouts go to."""
 
     branch: str = "main"
+    push: str = ""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     GITSYNC = "gitsync"
     AGENT = "agent"
     ROUTER = "router"
+    ROLLOUTS = "rollouts"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,20 +59,22 @@ def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettin
             )
             for name in reversed(routers_in_stop_order(environment, services))
         ),
+        Part(name="rollouts", kind=Kind.ROLLOUTS, arguments=["rollouts", "--registry", url], stop_s=STOP_S),
     ]
 
 
 def stop_order(started: list[Part]) -> list[list[Part]]:
     """The parts in groups: a group stops together, after the one before it has ended.
 
-    Routers end one after another, the one that others' requests come through last; then the agent, whose
-    instances nobody calls any more; then gitsync; the registry, which all of them report to, last.
+    First what changes things; then routers one after another, the one that others' requests come through last; then
+    the agent, whose instances nobody calls any more; then gitsync; the registry, which all of them report to, last.
     """
+    engines = [[part] for part in started if part.kind is Kind.ROLLOUTS]
     routers = [[part] for part in reversed(started) if part.kind is Kind.ROUTER]
     rest = [
         [part] for kind in (Kind.AGENT, Kind.GITSYNC, Kind.REGISTRY) for part in started if part.kind is kind
     ]
-    return [*routers, *rest]
+    return [*engines, *routers, *rest]
 
 
 def routers_in_stop_order(

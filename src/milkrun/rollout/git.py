@@ -1,0 +1,116 @@
+"""The environment's repository, as an engine sees it and writes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+from milkrun.errors import InputRefused, MilkrunError, NotFound
+from milkrun.model import CommitId, ServiceName, Wish
+from milkrun.repository import QuickReader, Repository, Sight, commit_file, local_tips, push
+from milkrun.rollout.facts import Head
+from milkrun.rollout.state import Commit
+from milkrun.settings import deploy
+from milkrun.settings import service as service_settings
+from milkrun.settings.service import ServiceSettings
+
+FILE_BYTES_AT_MOST = 1 << 20
+
+
+class Git:
+    """One branch of a repository on this machine. `follow` keeps an eye on it; `news` is set at the next new sight."""
+
+    def __init__(self, reader: QuickReader, branch: str) -> None:
+        self._reader = reader
+        self._branch = branch
+        self._sight = Sight(None)
+        self._heads: dict[ServiceName, Head] = {}
+        self.news = asyncio.Event()
+
+    @classmethod
+    async def open(cls, folder: Path, branch: str) -> Self:
+        """The repository in `folder`. Raises NotFound when there is none."""
+        return cls(QuickReader(await Repository.open(folder)), branch)
+
+    async def close(self) -> None:
+        """No git process is left."""
+        await self._reader.close()
+
+    @property
+    def trouble(self) -> str:
+        """Why the branch cannot be read; empty when it can."""
+        return self._sight.trouble
+
+    async def follow(self) -> None:
+        """Never returns."""
+        async for sight in local_tips(self._reader, self._branch):
+            self._sight = sight
+            news, self.news = self.news, asyncio.Event()
+            news.set()
+
+    async def head(self, service: ServiceName) -> Head:
+        """The last commit, with what the service's deploy file says in it."""
+        known = self._heads.get(service)
+        tip = self._sight.tip
+        trouble = self._sight.trouble or ("" if tip else "it was not read yet")
+        if tip is None or trouble:
+            return self._in_trouble(known, trouble)
+        if known is None or known.commit != tip.commit or known.trouble:
+            try:
+                known = Head(
+                    commit=tip.commit,
+                    generation=await self._reader.generation(tip.commit),
+                    text=(await self._read(tip.commit, f"deploy/{service}.json")).decode(errors="replace"),
+                )
+            except MilkrunError as error:
+                return self._in_trouble(known, error.message)
+            self._heads[service] = known
+        return known
+
+    @staticmethod
+    def _in_trouble(known: Head | None, trouble: str) -> Head:
+        if known is None:
+            return Head(commit=CommitId(""), generation=0, text="", trouble=trouble)
+        return Head(commit=known.commit, generation=known.generation, text=known.text, trouble=trouble)
+
+    async def _read(self, commit: CommitId, path: str) -> bytes:
+        try:
+            return await self._reader.repository.read(commit, path, FILE_BYTES_AT_MOST)
+        except NotFound:
+            return b""
+
+    async def files(self, service: ServiceName) -> tuple[bytes, ServiceSettings]:
+        """The service's deploy file and its settings, as committed last. Raises NotFound for an unknown service."""
+        head = await self._reader.repository.head(self._branch)
+        file = f"services/{service}.toml"
+        data = await self._read(head, file)
+        if not data:
+            raise NotFound(
+                f"git has no {file}, so nobody knows how to run {service}",
+                remedy=f"write {file} and commit it",
+            )
+        base = await self._read(head, f"deploy/{service}.json")
+        return base or b"{}\n", service_settings.load(data, file)
+
+    async def commit(
+        self, service: ServiceName, before: Wish, wish: Wish, text: bytes, message: str, now: float
+    ) -> Commit:
+        """The commit after which the deploy file says `wish`, written as `text`.
+
+        Raises Conflict when it says neither that nor `before`: somebody else has written it.
+        """
+        repository = self._reader.repository
+        head = await repository.head(self._branch)
+        file = f"deploy/{service}.json"
+        said = deploy.parse(await self._read(head, file) or b"{}", file)
+        if said not in (before, wish):
+            raise InputRefused("somebody else has changed it meanwhile", file=file)
+        commit = head
+        if said != wish:
+            commit = await commit_file(repository, self._branch, file, text, message, parent=head)
+        return Commit(commit, await repository.generation(commit), now)
+
+    async def push(self, url: str) -> None:
+        """The remote's branch is at our commit. Raises MilkrunError when it cannot be, Conflict when it has others."""
+        await push(self._reader.repository, url, self._branch)

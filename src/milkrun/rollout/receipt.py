@@ -1,0 +1,102 @@
+"""What stays of a rollout: its receipt, in the registry's history and in the message of its last commit. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from milkrun.model import CommitId, ServiceName, VersionName
+from milkrun.rollout.plan import Kind, Move
+from milkrun.rollout.state import Counted, State
+
+KEPT = 30
+"""So many receipts of a service are kept in the registry. Git keeps all."""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout, as it went. Times are seconds since 1970.
+
+    `outcome` is the phase it ended in, or `refused` when it never began. `slowest_s` is the longest time from a commit
+    to the moment when every live router served it. `hurt` is the share of all requests meanwhile that failed in the new
+    version.
+    """
+
+    rollout: str
+    service: ServiceName
+    version: VersionName
+    old: list[VersionName]
+    strategy: Kind
+    by: str
+    outcome: str
+    reason: str
+    started: float
+    ended: float
+    requests: dict[VersionName, Counted] = {}
+    hurt: float = 0.0
+    slowest_s: float = 0.0
+    verdicts: list[str] = []
+    commits: list[CommitId] = []
+
+
+def receipt(state: State, now: float) -> Receipt:
+    """The receipt of a rollout as it stands."""
+    plan = state.plan
+    total = state.ledger.total
+    whole = sum(each.requests for each in total.values())
+    new = total.get(plan.version, Counted())
+    return Receipt(
+        rollout=plan.id,
+        service=plan.service,
+        version=plan.version,
+        old=sorted(plan.old),
+        strategy=plan.strategy,
+        by=state.by,
+        outcome=state.phase.value,
+        reason=state.reason,
+        started=state.started,
+        ended=state.ended or now,
+        requests=dict(sorted(total.items())),
+        hurt=new.failures / whole if whole else 0.0,
+        slowest_s=round(state.slowest_s, 3),
+        verdicts=[f"{said.step.partition(' ')[2]}: {said.verdict.outcome.value}" for said in state.verdicts],
+        commits=state.commits,
+    )
+
+
+def lines(receipt: Receipt) -> list[str]:
+    """The receipt for people."""
+    over, took_s = ", ".join(receipt.old) or "nobody", receipt.ended - receipt.started
+    found = [
+        f"{receipt.service} {receipt.version} over {over}, {receipt.strategy}, by {receipt.by}, in {took_s:.1f} s",
+        *(
+            f"{version}: {count.requests} requests, {count.failures} failed"
+            for version, count in receipt.requests.items()
+        ),
+    ]
+    if receipt.hurt:
+        found.append(f"{100 * receipt.hurt:.3f} % of all requests failed in {receipt.version}")
+    if receipt.slowest_s:
+        found.append(f"slowest switch {receipt.slowest_s:.2f} s")
+    if receipt.reason:
+        found.append(f"taken back: {receipt.reason}")
+    found += [f"verdict of {verdict}" for verdict in receipt.verdicts]
+    return found
+
+
+def message(state: State, title: str, now: float) -> str:
+    """The message of a step's commit: what, why, and trailers by which it is found again. The last one has the receipt."""
+    plan = state.plan
+    subject = f"{plan.service} {plan.version}: {title}"
+    body: list[str] = []
+    if state.reason:
+        body.append(f"taken back: {state.reason}")
+    if not any(isinstance(step, Move) for step in state.steps[state.index + 1 :]):
+        body += lines(receipt(state, now))
+    verdict = state.verdicts[-1].verdict.outcome.value if state.verdicts else "none"
+    trailers = [
+        f"Milkrun-Rollout: {plan.id}",
+        f"Milkrun-Step: {state.index + 1}/{len(state.steps)} {title}",
+        f"Milkrun-Epoch: {state.epoch}",
+        f"Milkrun-Verdict: {verdict}",
+    ]
+    text = "\n".join(" ".join(line.split()) for line in body)
+    return "\n\n".join(part for part in (subject, text, "\n".join(trailers)) if part) + "\n"
