@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +24,9 @@ def _consul() -> bool:
 
 
 def _docker() -> bool:
-    if not shutil.which("docker"):
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        return (
-            probe.connect_ex(os.environ.get("DOCKER_HOST", "/var/run/docker.sock").removeprefix("unix://"))
-            == 0
-        )
+    """Whether this process may start an engine of its own."""
+    home = ROOT / ".parts" / "docker"
+    return (home / "usr/sbin/dockerd").is_file() and (home / "bin/busybox").is_file() and _tmpfs()
 
 
 def _tmpfs() -> bool:

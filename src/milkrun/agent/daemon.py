@@ -16,7 +16,10 @@ from milkrun.agent.probes import Prober
 from milkrun.agent.reconcile import Reconciler
 from milkrun.agent.records import Records
 from milkrun.agent.unit import Site, Unit
+from milkrun.agent.units.containers import Containers
+from milkrun.agent.units.docker import Engine, socket_path
 from milkrun.agent.units.process import Process
+from milkrun.agent.units.processes import Processes
 from milkrun.consul import Address, Registry, keys
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
@@ -41,12 +44,21 @@ async def run(address: Address, *, host: str, state_dir: Path, folder: Path, han
     # One spelling of the folder: the processes carry it as their mark.
     state = state_dir.resolve()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with Registry(address) as registry, Prober() as prober:
-        await _Agent(registry, prober, host, state, folder).run(handover)
+    async with Registry(address) as registry, Prober() as prober, Engine(socket_path()) as engine:
+        await _Agent(registry, prober, engine, host=host, state_dir=state, folder=folder).run(handover)
 
 
 class _Agent:
-    def __init__(self, registry: Registry, prober: Prober, host: str, state_dir: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        prober: Prober,
+        engine: Engine,
+        *,
+        host: str,
+        state_dir: Path,
+        folder: Path,
+    ) -> None:
         self._host = host
         self._since = time.time()
         self._state = str(state_dir)
@@ -59,10 +71,12 @@ class _Agent:
             state_dir,
             lock_delay_s=LOCK_DELAY_S,
         )
+        self._containers = Containers(engine, folder, state_dir, registry.address.url)
         self._site = Site(
             host=host,
             state_dir=state_dir,
-            folder=folder,
+            processes=Processes(folder, state_dir, registry.address.url),
+            containers=self._containers,
             registry=registry,
             session=self._presence.session,
             prober=prober,
@@ -153,10 +167,15 @@ class _Agent:
         pause_s = FIRST_STRAYS_S
         async with asyncio.TaskGroup() as stopping:
             while True:
-                for known in strays(self._state, {unit.record.instance for unit in self._units.values()}):
+                for known in strays(self._state, self._instances()):
                     stopping.create_task(self._stop_stray(known))
+                for container in await self._containers.strays(self._instances):
+                    stopping.create_task(self._containers.stop_stray(container, STRAY_STOP_S))
                 await asyncio.sleep(pause_s * (0.75 + random.random() / 4))
                 pause_s = STRAYS_S
+
+    def _instances(self) -> set[str]:
+        return {unit.record.instance for unit in self._units.values()}
 
     async def _stop_stray(self, known: Identity) -> None:
         if process := Process.adopt(known, lambda _: None):

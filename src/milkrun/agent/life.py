@@ -17,6 +17,7 @@ from milkrun.agent.health import Gauge, Probe, State, judge
 
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 30.0
+AWAITED_LOOK_S = 0.5
 STEADY_S = 60.0
 """So long healthy, and the next crash is a first one again."""
 
@@ -53,6 +54,12 @@ class Failed(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """It was not started yet, because somebody whom it needs is not there; that is no failure of its own."""
+
+    reason: str
+
+
 class StopAsked(msgspec.Struct, frozen=True):
     """The unit is to drain and stop."""
 
@@ -63,7 +70,7 @@ class Ended(msgspec.Struct, frozen=True):
     """The drain is over and nothing of the unit is left."""
 
 
-Event = Started | Probed | Failed | StopAsked | Ended
+Event = Started | Probed | Failed | Waiting | StopAsked | Ended
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +104,9 @@ def step(life: Life, event: Event, *, now: float, jitter: float) -> Life:
             return replace(
                 life, phase=Phase.STARTING, gauge=gauge, reason="", remedy="", starts=life.starts + 1
             )
+        case (Phase.BACKOFF, Waiting(reason)):
+            restart_at = now + AWAITED_LOOK_S * (0.5 + jitter / 2)
+            return replace(life, reason=reason, remedy="", restart_at=restart_at)
         case (_, Failed() as failed):
             return _failed(life, failed, now, jitter)
         case (_, Probed(probe, rise, fall)) if life.gauge is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
@@ -17,15 +16,13 @@ import structlog
 from milkrun.agent import health, ports, slots
 from milkrun.agent.drain import ATTEMPT_S, AWAY_S_AT_MOST, Drain
 from milkrun.agent.health import Probe
-from milkrun.agent.life import Ended, Event, Failed, Life, Phase, Probed, Started, StopAsked, step
+from milkrun.agent.life import Ended, Event, Failed, Life, Phase, Probed, Started, StopAsked, Waiting, step
 from milkrun.agent.probes import Prober
 from milkrun.agent.records import Record, Records
 from milkrun.agent.registration import Entry, registration
-from milkrun.agent.units import logfile
-from milkrun.agent.units.listening import foreign
-from milkrun.agent.units.marked import marked
-from milkrun.agent.units.process import Process, kill_remains
-from milkrun.agent.units.program import Place, Program, arguments, environment
+from milkrun.agent.units import awaited, logfile
+from milkrun.agent.units.program import Place
+from milkrun.agent.units.running import Order, Runner, Running, Watcher
 from milkrun.consul import Registry, Session
 from milkrun.errors import MilkrunError
 from milkrun.model import ServiceName, UnitReport
@@ -36,6 +33,8 @@ STARTING_INTERVAL_S = 0.2
 INTERVAL_S_AT_LEAST = 0.05
 WAIT_S_AT_MOST = 3600.0
 LOG_LOOK_S = 10.0
+AWAITED_S = 60.0
+"""So long it waits for whom it needs, before that is a failed start."""
 RETRY_S = 1.0
 
 
@@ -44,7 +43,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     state_dir: Path
-    folder: Path
+    processes: Runner
+    containers: Runner
     registry: Registry
     session: Session
     prober: Prober
@@ -55,9 +55,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unit:
-    """One slot's instance. `run` returns when it has been stopped; cancelled, it leaves the process running.
+    """One slot's instance. `run` returns when it has been stopped; cancelled, it leaves the instance running.
 
-    `found`: the record is an earlier agent's, so the process is adopted, never started by this unit first.
+    `found`: the record is an earlier agent's, so what runs is adopted, never started by this unit first.
     """
 
     def __init__(self, site: Site, record: Record, *, found: bool = False) -> None:
@@ -68,7 +68,9 @@ class Unit:
         self._found = found
         self._hurry = asyncio.Event()
         self._poke = asyncio.Event()
-        self._process: Process | None = None
+        self._running: Running | None = None
+        self._over: Running | None = None
+        self._waiting_since: float | None = None
         self._probing: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         slot = record.slot
@@ -101,10 +103,10 @@ class Unit:
             address=record.address,
             port=record.port,
             state=_state(self.life),
-            pid=self._process.identity.pid if self._process else 0,
+            pid=self._running.pid if self._running else 0,
             restarts=max(0, self.life.starts - 1),
             log=record.log,
-            reason=self.life.reason,
+            reason=(self._running.trouble if self._running else "") or self.life.reason,
             remedy=self.life.remedy,
         )
 
@@ -121,14 +123,14 @@ class Unit:
                 self._tasks = tasks
                 background = [tasks.create_task(self._entry.keep()), tasks.create_task(self._trim_log())]
                 if self._found:
-                    self._adopt()
+                    await self._adopt()
                 while self.life.phase is not Phase.STOPPED:
                     await self._advance()
                 for task in background:
                     task.cancel()
+                self._leave()
         finally:
-            if self._process:
-                self._process.leave()
+            self._leave()
             self.done.set()
 
     async def _advance(self) -> None:
@@ -139,7 +141,7 @@ class Unit:
             case Phase.BACKOFF:
                 wait_s = self.life.restart_at - time.monotonic()
                 if wait_s <= 0:
-                    self._start()
+                    await self._start()
                     return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
@@ -167,50 +169,74 @@ class Unit:
         self._site.changed()
 
     def _exited(self, outcome: str) -> None:
-        self._process = None
+        self._over, self._running = self._running, None
         if self._probing:
             self._probing.cancel()
-        if killed := kill_remains(self.record.instance, str(self._site.state_dir)):
-            self._log.warning("the instance left processes behind; they were killed", pids=killed)
         self._take(Failed(outcome))
 
     # Start
 
-    def _adopt(self) -> None:
-        known = self.record.identity
-        self._process = Process.adopt(known, self._exited) if known else None
-        if self._process is None:
-            kill_remains(self.record.instance, str(self._site.state_dir))
+    async def _adopt(self) -> None:
+        settings = self.record.settings
+        running = await self._runner(settings).adopt(
+            self._order(settings), self.record.identity, self._watcher()
+        )
+        self._running = running
+        if running is None:
             self.stop(self.record.stopping or "its process ended while no agent watched it")
             return
-        now, rise = time.monotonic(), self.record.settings.health.rise
+        now, rise = time.monotonic(), settings.health.rise
         self.life = msgspec.structs.replace(self.life, starts=max(0, self.life.starts - 1))
-        self._running(health.adopted(now, rise=rise) if self.record.registered else health.fresh(now))
-        self._log.info("adopted", pid=self._process.identity.pid)
+        self._begin(running, health.adopted(now, rise=rise) if self.record.registered else health.fresh(now))
+        self._log.info("adopted", pid=running.pid)
         if self.record.stopping:
             self.stop(self.record.stopping)
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
         record = self.record
         settings = self._site.settings(record.slot.service) or record.settings
         try:
+            await self._clear()
+            if not await self._awaited(settings) or self.draining:
+                return
             if not ports.free(record.address, record.port):
                 self.stop(f"another program took its port {record.port}")
                 return
-            # The wish is on disk before the process is there: what comes between is found by its environment.
+            # The wish is on disk before the process is there: what comes between is found by its own marks.
             self.record = msgspec.structs.replace(
                 record, settings=settings, identity=None, starts=self.life.starts + 1
             )
             self._site.records.save(self.record)
-            self._process = Process.start(self._program(settings), self._exited)
+            running = await self._runner(settings).start(self._order(settings), self._watcher())
         except MilkrunError as error:
             self._take(Failed(error.message, error.remedy))
             return
-        self._save(identity=self._process.identity)
-        self._running(health.fresh(time.monotonic()))
+        self._running = running
+        self._save(identity=running.identity)
+        self._begin(running, health.fresh(time.monotonic()))
 
-    def _program(self, settings: ServiceSettings) -> Program:
-        record, site = self.record, self._site
+    async def _awaited(self, settings: ServiceSettings) -> bool:
+        """Whether all are there whom the service needs to start; if not, the unit says whom it waits for."""
+        reason = await awaited.missing(settings.wait_for)
+        now = time.monotonic()
+        if not reason:
+            self._waiting_since = None
+            return True
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since < AWAITED_S:
+            self._take(Waiting(f"waits for {reason}"))
+        else:
+            self._waiting_since = None
+            self._take(
+                Failed(f"not started: {reason}", "see to it, or correct the service's `wait_for` and commit")
+            )
+        return False
+
+    def _runner(self, settings: ServiceSettings) -> Runner:
+        return self._site.containers if settings.docker.image else self._site.processes
+
+    def _order(self, settings: ServiceSettings) -> Order:
+        record = self.record
         place = Place(
             service=record.slot.service,
             version=record.slot.version,
@@ -218,28 +244,26 @@ class Unit:
             address=record.address,
             port=record.port,
         )
-        return Program(
-            arguments=arguments(settings.command, place),
-            environment=environment(
-                os.environ, settings, place, registry=site.registry.address.url, state=site.state_dir
-            ),
-            folder=site.folder,
-            log=Path(record.log),
-        )
+        return Order(settings=settings, place=place, log=Path(record.log))
 
-    def _running(self, gauge: health.Gauge) -> None:
+    def _watcher(self) -> Watcher:
+        if self._tasks is None:
+            raise RuntimeError("the unit does not run")
+        return Watcher(on_exit=self._exited, on_news=self._site.changed, tasks=self._tasks)
+
+    def _begin(self, running: Running, gauge: health.Gauge) -> None:
         self._take(Started(gauge))
-        if self._tasks and self._process:
-            self._probing = self._tasks.create_task(self._probe(self._process))
+        if self._tasks:
+            self._probing = self._tasks.create_task(self._probe(running))
 
-    async def _probe(self, process: Process) -> None:
+    async def _probe(self, running: Running) -> None:
         record = self.record
         settings = record.settings.health
-        while not process.exited.is_set():
+        while not running.exited.is_set():
             probe = await self._site.prober.probe(record.address, record.port, settings)
             if probe.ok and self.life.phase is Phase.STARTING:
-                probe = self._own(probe)
-            if not process.exited.is_set():
+                probe = await self._own(running, probe)
+            if not running.exited.is_set():
                 self._take(Probed(probe, settings.rise, settings.fall))
             # The order of the arguments makes NaN the shortest time.
             interval_s = min(WAIT_S_AT_MOST, max(INTERVAL_S_AT_LEAST, settings.interval_s))
@@ -247,11 +271,9 @@ class Unit:
                 interval_s = min(interval_s, STARTING_INTERVAL_S)
             await asyncio.sleep(interval_s * (0.9 + random.random() / 10))
 
-    def _own(self, probe: Probe) -> Probe:
+    async def _own(self, running: Running, probe: Probe) -> Probe:
         """The probe's result, unless another program gave it: one that took the port first."""
-        family = marked(str(self._site.state_dir))
-        pids = [found.identity.pid for found in family if found.instance == self.record.instance]
-        if foreign(self.record.port, pids):
+        if await running.stranger(self.record.port):
             return Probe(ok=False, reason=f"port {self.record.port} is answered by another program")
         return probe
 
@@ -260,45 +282,57 @@ class Unit:
     async def _finish(self) -> None:
         limits = self.record.settings.stop
         self._save(stopping=self.life.reason)
-        process, patience_s = self._process, AWAY_S_AT_MOST
-        if process and self.record.registered:
-            drained = await self._drain(process, min(WAIT_S_AT_MOST, max(0.0, limits.drain_limit_s)))
+        running, patience_s = self._running, AWAY_S_AT_MOST
+        if running and self.record.registered:
+            drained = await self._drain(running, min(WAIT_S_AT_MOST, max(0.0, limits.drain_limit_s)))
             patience_s = AWAY_S_AT_MOST if drained else 0.0  # the drain had the patience already
-        if await self._ended(process, min(WAIT_S_AT_MOST, max(0.0, limits.stop_limit_s))):
+        if await self._ended(running, min(WAIT_S_AT_MOST, max(0.0, limits.stop_limit_s))):
+            await self._clear()
             await self._forget(patience_s)
         if self._probing:
             self._probing.cancel()
         self._take(Ended())
 
-    async def _drain(self, process: Process, limit_s: float) -> bool:
+    async def _drain(self, running: Running, limit_s: float) -> bool:
         drain = Drain(
             registry=self._site.registry,
             entry=self._entry,
             service=self.record.slot.service,
             instance=self.record.instance,
             hurry=self._hurry,
-            gone=process.exited,
+            gone=running.exited,
             news=self._site.router_news,
         )
         left = await drain.run(self.life.reason, limit_s)
         if left:
             self._log.warning("stopped though requests may still be sent to it", left=left, limit_s=limit_s)
-        elif process.exited.is_set():
+        elif running.exited.is_set():
             self._log.warning("its process ended by itself before it was drained")
         else:
             self._log.info("drained: no router sends anything to it")
         return not left
 
-    async def _ended(self, process: Process | None, limit_s: float) -> bool:
-        while process and not process.exited.is_set():
+    async def _ended(self, running: Running | None, limit_s: float) -> bool:
+        while running and not running.exited.is_set():
             try:
-                if not await process.stop(limit_s):
+                if not await running.stop(limit_s):
                     self._log.warning("killed: it did not end by itself in time", limit_s=limit_s)
             except MilkrunError as error:
                 self._log.error("cannot be stopped", why=error.message, next=error.remedy)
                 if self._hurry.is_set():
                     return False
         return True
+
+    async def _clear(self) -> None:
+        """Nothing is left of what ran last and has ended."""
+        if over := self._over:
+            await over.clear()
+            self._over = None
+
+    def _leave(self) -> None:
+        for one in (self._running, self._over):
+            if one:
+                one.leave()
 
     async def _forget(self, patience_s: float) -> None:
         """Catalog, slot and disk know the unit no more; if the registry cannot be told, the record stays."""

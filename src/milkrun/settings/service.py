@@ -12,15 +12,15 @@ import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, ServiceName, service_name, version_name
-from milkrun.settings import needs, rollout
+from milkrun.settings import needs, rollout, unit
 from milkrun.settings.rollout import RolloutSettings
 from milkrun.settings.toml import Document
+from milkrun.settings.unit import DockerSettings
 
 SECONDS_AT_MOST = 86_400.0
 THRESHOLD_AT_MOST = 1000
 SLOW_START_AT_MOST = 3600.0
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
 _STICKY = re.compile(r"|address|cookie:(?!milkrun-version-)[A-Za-z0-9_.-]{1,60}|header:[A-Za-z0-9-]{1,60}")
 _OVERRIDE = re.compile(r"|cookie|header:(?i:x-(?!forwarded|real-ip|milkrun)[a-z0-9-]{1,58})")
@@ -38,10 +38,14 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long a stop may take: to see no more traffic, and then to end after SIGTERM before SIGKILL."""
+    """How long a stop may take: to see no more traffic, and then to end after `signal` before SIGKILL.
+
+    `signal` left empty is SIGTERM, or what the container's image asks for.
+    """
 
     drain_limit_s: float = 60.0
     stop_limit_s: float = 10.0
+    signal: Literal["", "TERM", "INT", "QUIT", "HUP", "USR1", "USR2"] = ""
 
 
 class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,15 +78,20 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `services/<name>.toml`.
 
-    `command` is a program with its arguments, started without a shell in the environment's folder; in each
-    argument `{python}`, `{service}`, `{version}`, `{instance}`, `{address}` and `{port}` are filled in.
-    `needs` names the services it calls: they are started before it and stopped after it. `hosts` limits where
-    it runs (empty: anywhere). `example` is a path worth a try, which `milkrun up` shows.
+    An instance is a process of `command` or a container of `docker.image`. `command` is a program with its
+    arguments, started without a shell in the environment's folder; in each argument `{python}`, `{service}`,
+    `{version}`, `{instance}`, `{address}` and `{port}` are filled in. It finds the path of each file in `secrets`
+    in the variable NAME_FILE. `needs` names the services it calls: they are started before it and stopped after
+    it; it is started when each `tcp://HOST:PORT` of `wait_for` accepts. `hosts` limits where it runs (empty:
+    anywhere). `example` is a path worth a try, which `milkrun up` shows.
     """
 
-    command: list[str]
+    command: list[str] = []
+    docker: DockerSettings = DockerSettings()
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
     needs: list[str] = []
+    wait_for: list[str] = []
     hosts: list[str] = []
     example: str = ""
     health: HealthSettings = HealthSettings()
@@ -111,7 +120,7 @@ def load(data: bytes, file: str) -> ServiceSettings:
     service = name_of(file)
     document = Document(data, ServiceSettings, file)
     settings = document.value
-    _check_command(document)
+    unit.check(document)
     for number, need in enumerate(settings.needs):
         document.check(("needs", number), service_name, need)
         document.require(("needs", number), need != service, "a service does not need itself")
@@ -156,21 +165,6 @@ def check_circle(
             f"a circle, {' -> '.join(way)}: none of them could start first",
             remedy="take one of these names out of `needs`; a service may call another without it",
         )
-
-
-def _check_command(document: Document[ServiceSettings]) -> None:
-    settings = document.value
-    document.require(
-        ("command",), bool(settings.command), "has to name a program, as a list with its arguments"
-    )
-    document.require(("command", 0), bool(settings.command[0].strip()), "the program's name is empty")
-    for number, argument in enumerate(settings.command):
-        document.require(("command", number), "\0" not in argument, "an argument cannot have a NUL in it")
-    for name, value in settings.env.items():
-        document.require(
-            ("env", name), bool(_VARIABLE.fullmatch(name)), "is not the name of an environment variable"
-        )
-        document.require(("env", name), "\0" not in value, "a value cannot have a NUL in it")
 
 
 def _check_traffic(document: Document[ServiceSettings]) -> None:

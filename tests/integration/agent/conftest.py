@@ -203,10 +203,10 @@ class Farm:
 
 
 @contextlib.asynccontextmanager
-async def _farming(folder: Path):
+async def _farming(folder: Path, kind: type[Farm] = Farm):
     """A farm with its registry running. At the end nothing of it is left, whatever happened meanwhile."""
     async with asyncio.TaskGroup() as tasks:
-        farm = Farm(folder, tasks)
+        farm = kind(folder, tasks)
         try:
             await farm.start_registry()
             async with farm.registry:

@@ -13,6 +13,7 @@ from milkrun.agent.life import (
     Probed,
     Started,
     StopAsked,
+    Waiting,
     backoff_s,
     step,
 )
@@ -44,6 +45,16 @@ def test_a_crash_is_followed_by_a_start_after_a_pause():
     assert 5.05 <= life.restart_at <= 5.1
     again = step(life, Started(fresh(6)), now=6.0, jitter=0)
     assert (again.phase, again.starts) == (Phase.STARTING, 2)
+
+
+def test_to_wait_for_others_is_no_failure():
+    life = through(Waiting("waits for tcp://127.0.0.1:5432: connection refused"), now=5.0)
+    assert (life.phase, life.failures, _state(life)) == (Phase.BACKOFF, 0, "starting")
+    assert life.reason.startswith("waits for")
+    assert 5.2 <= life.restart_at <= 5.5
+    assert step(life, Started(fresh(6)), now=6.0, jitter=0).reason == ""
+    for other in (through(Started(fresh(0))), through(StopAsked("git asks for 0"))):
+        assert step(other, Waiting("x"), now=1.0, jitter=0) == other
 
 
 @pytest.mark.parametrize(("healthy_s", "failures"), [(STEADY_S - 1, 4), (STEADY_S, 1)])

@@ -45,9 +45,13 @@ def test_as_many_arguments_come_out_as_went_in(command):
 def test_the_environment_has_no_secrets_and_cannot_be_lied_about():
     inherited = {"PATH": "/bin", "LC_ALL": "C", "CONSUL_HTTP_TOKEN": "secret", "AWS_SECRET_ACCESS_KEY": "s"}
     settings = ServiceSettings(command=["x"], env={"BREED": "saanen", "MILKRUN_INSTANCE": "another"})
-    made = environment(inherited, settings, PLACE, registry="http://127.0.0.1:1", state=Path("/state"))
+    secrets = {"KEY": "/keys/goat"}
+    made = environment(
+        inherited, settings, PLACE, secrets, registry="http://127.0.0.1:1", state=Path("/state")
+    )
     assert made == {
-        "PATH": "/bin", "LC_ALL": "C", "BREED": "saanen", "MILKRUN_SERVICE": "goat",
+        "PATH": "/bin", "LC_ALL": "C", "BREED": "saanen", "KEY_FILE": "/keys/goat",
+        "MILKRUN_SERVICE": "goat",
         "MILKRUN_VERSION": "0.0.1", "MILKRUN_INSTANCE": "goat-0.0.1-meadow-8101",
         "MILKRUN_ADDRESS": "127.0.0.1", "MILKRUN_PORT": "8101", "MILKRUN_STATE": "/state",
         "CONSUL_HTTP_ADDR": "http://127.0.0.1:1",

@@ -27,7 +27,7 @@ def reconciler(tmp_path: Path, session: Session) -> Reconciler:
     facts.wishes = {"goat": Wish(versions={"1": VersionWish(replicas=1)}, mark=mark)}
     facts.slots = {}
     site = Site(
-        host="meadow", state_dir=tmp_path, folder=tmp_path, registry=registry, session=session,
+        host="meadow", state_dir=tmp_path, processes=None, containers=None, registry=registry, session=session,
         prober=Prober(), records=Records(tmp_path), settings=facts.services.get,
         router_news=asyncio.Event, changed=lambda: None,
     )  # fmt: skip

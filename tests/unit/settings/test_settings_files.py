@@ -176,7 +176,7 @@ def test_a_wrong_environment_is_refused_with_its_line(old, new, line, reason):
 
 
 BAD_SERVICES = [
-    ('command = ["{python}", "apps/goat.py"]', "", 0, "command: is missing"),
+    ('command = ["{python}", "apps/goat.py"]', "", 0, "command: has to name a program"),
     ('["{python}", "apps/goat.py"]', "[]", 1, "command: has to name a program"),
     ('["{python}", "apps/goat.py"]', '["", "x"]', 1, "command[0]: the program's name is empty"),
     ('["{python}", "apps/goat.py"]', '"python apps/goat.py"', 1, "command: expected `array`, got `str`"),

@@ -7,12 +7,13 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import structlog
 
 from milkrun.agent.units import logfile
+from milkrun.agent.units.listening import foreign
 from milkrun.agent.units.marked import marked
 from milkrun.agent.units.program import Program
 from milkrun.errors import MilkrunError, PartMissing
@@ -22,12 +23,20 @@ KILLED_AWAIT_S = 5.0
 
 
 class Process:
-    """One process, with the group it leads. `on_exit` is told once, at once, how it ended."""
+    """One process, with the group it leads. `on_exit` is told once, at once, how it ended; `ends_by` asks it to.
+
+    `family` gives the pids of it and its children. Of its `trouble` there is none: a pidfd always knows.
+    """
+
+    trouble = ""
 
     def __init__(self, known: Identity, pidfd: int, on_exit: Callable[[str], None]) -> None:
         self.identity = known
+        self.pid = known.pid
         self.exited = asyncio.Event()
         self._on_exit = on_exit
+        self.ends_by = signal.SIGTERM
+        self.family: Callable[[], Iterable[int]] = lambda: [known.pid]
         self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(pidfd, self._ended)
@@ -74,8 +83,8 @@ class Process:
         return cls(known, pidfd, on_exit)
 
     async def stop(self, limit_s: float) -> bool:
-        """The process has ended: by itself within `limit_s` of SIGTERM (True), or by SIGKILL (False)."""
-        self._signal(signal.SIGTERM)
+        """The process has ended: by itself within `limit_s` of being asked to (True), or by SIGKILL (False)."""
+        self._signal(self.ends_by)
         if await self._exits_within(limit_s):
             return True
         self._signal(signal.SIGKILL)
@@ -85,6 +94,13 @@ class Process:
                 remedy=f"see what it waits for: cat /proc/{self.identity.pid}/stack",
             )
         return False
+
+    async def clear(self) -> None:
+        """Nothing is left of it: whoever started it has killed its remains at its exit."""
+
+    async def stranger(self, port: int) -> bool:
+        """Whether another program listens on the port."""
+        return foreign(port, self.family())
 
     def leave(self) -> None:
         """The process is no longer watched, and goes on running."""

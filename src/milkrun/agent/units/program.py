@@ -47,15 +47,24 @@ def arguments(command: list[str], place: Place) -> list[str]:
 
 
 def environment(
-    inherited: Mapping[str, str], settings: ServiceSettings, place: Place, *, registry: str, state: Path
+    inherited: Mapping[str, str],
+    settings: ServiceSettings,
+    place: Place,
+    secrets: Mapping[str, str],
+    *,
+    registry: str,
+    state: Path,
 ) -> dict[str, str]:
     """What the program sees: a few harmless variables of the agent's, the service's own, and who it is.
+
+    `secrets` are files by name: it sees where they are.
 
     The agent's token is not among them: who holds it may run commands on every host.
     """
     return {
         **{name: value for name, value in inherited.items() if _PASSED_ON.fullmatch(name)},
         **settings.env,
+        **{f"{name}_FILE": path for name, path in secrets.items()},
         "MILKRUN_SERVICE": place.service,
         "MILKRUN_VERSION": place.version,
         "MILKRUN_INSTANCE": place.instance,
