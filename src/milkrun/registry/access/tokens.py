@@ -7,7 +7,7 @@ The registry's own token is not among them (see own_token.py).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import TypeVar
 
 import msgspec
@@ -138,50 +138,36 @@ class Tokens:
         old = self.token(token.accessor)
         if other and other is not old:
             raise Refused(500, "Invalid Token: the SecretID is already in use")
-        if old is None and len(self.tokens) >= TOKENS_AT_MOST:
-            raise Refused(500, f"there are {TOKENS_AT_MOST} tokens already: delete some")
+        _refuse_too_many(self.tokens, old, TOKENS_AT_MOST, "tokens")
         return self._keep(token, old)
 
     def drop_token(self, accessor: str) -> None:
         """There is no such token any more."""
-        key = accessor.lower()
-        if token := self.tokens.pop(key, None):
+        if token := self._drop(TOKEN, self.tokens, accessor.lower()):
             self._by_digest.pop(token.digest, None)
-            self._ledger.drop(TOKEN, key)
-            self.version += 1
 
     def put_policy(self, policy: Policy) -> Policy:
         """The policy is kept. Raises Refused for a name that another one has."""
-        other = self.policy_named(policy.name)
-        if other and other.id != policy.id:
-            raise Refused(500, f'Invalid Policy: A Policy with Name "{policy.name}" already exists')
+        _refuse_namesake(policy, self.policy_named(policy.name), "Policy")
         old = self.policies.get(policy.id)
-        if old is None and len(self.policies) >= POLICIES_AT_MOST:
-            raise Refused(500, f"there are {POLICIES_AT_MOST} policies already: delete some")
+        _refuse_too_many(self.policies, old, POLICIES_AT_MOST, "policies")
         return self._keep(policy, old)
 
     def drop_policy(self, policy_id: str) -> None:
         """There is no such policy any more; what it granted is granted to nobody."""
-        if self.policies.pop(policy_id, None):
-            self._ledger.drop(POLICY, policy_id)
-            self.version += 1
+        self._drop(POLICY, self.policies, policy_id)
 
     def put_role(self, role: Role) -> Role:
         """The role is kept. Raises Refused for a name that another one has, or a policy that is not there."""
         self._knows_policies(role)
-        other = self.role_named(role.name)
-        if other and other.id != role.id:
-            raise Refused(500, f'Invalid Role: A Role with Name "{role.name}" already exists')
+        _refuse_namesake(role, self.role_named(role.name), "Role")
         old = self.roles.get(role.id)
-        if old is None and len(self.roles) >= ROLES_AT_MOST:
-            raise Refused(500, f"there are {ROLES_AT_MOST} roles already: delete some")
+        _refuse_too_many(self.roles, old, ROLES_AT_MOST, "roles")
         return self._keep(role, old)
 
     def drop_role(self, role_id: str) -> None:
         """There is no such role any more; what it granted is granted to nobody."""
-        if self.roles.pop(role_id, None):
-            self._ledger.drop(ROLE, role_id)
-            self.version += 1
+        self._drop(ROLE, self.roles, role_id)
 
     def become(self, tokens: Iterable[Token], policies: Iterable[Policy], roles: Iterable[Role] = ()) -> None:
         """These are all that there are. Nothing is refused: names and secrets may have been others' meanwhile."""
@@ -193,15 +179,9 @@ class Tokens:
             self.drop_role(role_id)
         for policy_id in sorted(self.policies.keys() - meant.keys()):
             self.drop_policy(policy_id)
-        for policy in meant.values():
-            if _differs(policy, was := self.policies.get(policy.id)):
-                self._keep(policy, was)
-        for role in played.values():
-            if _differs(role, before := self.roles.get(role.id)):
-                self._keep(role, before)
-        for accessor, token in wanted.items():
-            if _differs(token, old := self.tokens.get(accessor)):
-                self._keep(token, old)
+        self._keep_others(self.policies, meant)
+        self._keep_others(self.roles, played)
+        self._keep_others(self.tokens, wanted)
 
     def load(self, rows: Iterable[_AnyRow]) -> None:
         """These are kept already."""
@@ -228,6 +208,20 @@ class Tokens:
             if self.policy(policy_id) is None:
                 raise Refused(500, f"No such ACL policy with ID {policy_id}")
 
+    def _drop(self, kind: str, rows: dict[str, _Row], key: str) -> _Row | None:
+        """The row that was there before: it is gone, and so it is on the disk."""
+        row = rows.pop(key, None)
+        if row:
+            self._ledger.drop(kind, key)
+            self.version += 1
+        return row
+
+    def _keep_others(self, rows: Mapping[str, _Row], wanted: Mapping[str, _Row]) -> None:
+        """Of the wanted rows, all that differ from those that there are."""
+        for key, new in wanted.items():
+            if _differs(new, old := rows.get(key)):
+                self._keep(new, old)
+
     def _keep(self, new: _Row, old: _Row | None) -> _Row:
         index = self._ledger.bump()
         kept = msgspec.structs.replace(
@@ -248,3 +242,13 @@ def _differs(new: _Row, old: _Row | None) -> bool:
     return old is None or new != msgspec.structs.replace(
         old, create_index=new.create_index, modify_index=new.modify_index
     )
+
+
+def _refuse_namesake(new: Policy | Role, other: Policy | Role | None, what: str) -> None:
+    if other and other.id != new.id:
+        raise Refused(500, f'Invalid {what}: A {what} with Name "{new.name}" already exists')
+
+
+def _refuse_too_many(rows: Sized, old: _AnyRow | None, at_most: int, what: str) -> None:
+    if old is None and len(rows) >= at_most:
+        raise Refused(500, f"there are {at_most} {what} already: delete some")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from typing import Any
 
@@ -16,14 +15,14 @@ from milkrun.registry.access.tokens import BUILTIN, Policy
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.acl import guarded, uuid_of
 from milkrun.registry.http.acl_grants import DESCRIPTION_AT_MOST
+from milkrun.registry.http.acl_named import found, refuse_name, refuse_other_id, shown
 from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import decode, folded
-from milkrun.registry.http.health import named
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.refusal import Refused
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+NAME_AT_MOST = 128
 
 
 class _PolicyBody(msgspec.Struct, rename=folded):
@@ -40,15 +39,11 @@ async def policies(engine: Engine, _: Request) -> Reply:
 
 async def policy(engine: Engine, request: Request) -> Reply:
     """One policy with its rules, by id or (`name/`) by name."""
-    asked = named(request, "policy ID")
     known = engine.machine.tokens
-    if asked.startswith("name/"):
-        found = known.policy_named(asked.removeprefix("name/"))
-    else:
-        found = known.policy(uuid_of(request, "policy"))
-    if found is None:
+    each = found(request, "policy", known.policy, known.policy_named)
+    if each is None:
         raise Refused(403, "ACL not found")
-    return Reply.json({**_row(found), "Rules": found.text})
+    return Reply.json({**_row(each), "Rules": each.text})
 
 
 async def make_policy(engine: Engine, request: Request) -> Reply:
@@ -63,8 +58,7 @@ async def change_policy(engine: Engine, request: Request) -> Reply:
     """Changes a policy, for all tokens that have it."""
     policy_id = uuid_of(request, "policy")
     body = decode(await request.body(), _PolicyBody, what="Bad request: Policy decoding failed")
-    if body.id not in ("", policy_id):
-        raise Refused(400, "Bad request: Policy ID in URL and payload do not match")
+    refuse_other_id(body.id, policy_id, "Policy")
     if policy_id == MANAGEMENT_ID:
         raise Refused(500, "Changing the builtin global-management policy is not permitted")
     if policy_id not in engine.machine.tokens.policies:
@@ -82,9 +76,7 @@ async def drop_policy(engine: Engine, request: Request) -> Reply:
 
 
 async def _put_policy(engine: Engine, request: Request, body: _PolicyBody, policy_id: str) -> Reply:
-    if not _NAME.fullmatch(body.name):
-        what = "Only alphanumeric characters, '-' and '_' are allowed"
-        raise Refused(500, f"Invalid Policy: invalid Name. {what}")
+    refuse_name(body.name, NAME_AT_MOST, "Policy")
     language.parsed(body.rules)
     new = Policy(
         id=policy_id, name=body.name, description=body.description[:DESCRIPTION_AT_MOST], text=body.rules
@@ -94,15 +86,7 @@ async def _put_policy(engine: Engine, request: Request, body: _PolicyBody, polic
 
 
 def _row(each: Policy) -> dict[str, Any]:
-    return {
-        "ID": each.id,
-        "Name": each.name,
-        "Description": each.description,
-        "Datacenters": None,
-        "Hash": "",
-        "CreateIndex": each.create_index,
-        "ModifyIndex": each.modify_index,
-    }
+    return shown(each, Datacenters=None)
 
 
 _read, _write = guarded(Level.READ), guarded(Level.WRITE)

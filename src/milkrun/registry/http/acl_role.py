@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from typing import Any
 
@@ -12,14 +11,14 @@ from milkrun.registry.access.tokens import Role, Tokens
 from milkrun.registry.engine import Engine
 from milkrun.registry.http.acl import guarded, uuid_of
 from milkrun.registry.http.acl_grants import DESCRIPTION_AT_MOST, GrantsBody, granted, shown_grants
+from milkrun.registry.http.acl_named import found, refuse_name, refuse_other_id, shown
 from milkrun.registry.http.asking import change
 from milkrun.registry.http.bodies import decode, folded
-from milkrun.registry.http.health import named
 from milkrun.registry.http.message import Reply, Request
 from milkrun.registry.http.route import Route
 from milkrun.registry.refusal import Refused
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,256}")
+NAME_AT_MOST = 256
 
 
 class _RoleBody(GrantsBody, rename=folded):
@@ -32,21 +31,17 @@ async def roles(engine: Engine, request: Request) -> Reply:
     """All roles, or those that have a policy."""
     policy = request.one("policy")
     known = engine.machine.tokens
-    found = [each for each in known.roles.values() if not policy or policy in each.policies]
-    return Reply.json([_shown(known, each) for each in found])
+    wanted = [each for each in known.roles.values() if not policy or policy in each.policies]
+    return Reply.json([_shown(known, each) for each in wanted])
 
 
 async def role(engine: Engine, request: Request) -> Reply:
     """One role, by id or (`name/`) by name."""
-    asked = named(request, "role ID")
     known = engine.machine.tokens
-    if asked.startswith("name/"):
-        found = known.role_named(asked.removeprefix("name/"))
-    else:
-        found = known.roles.get(uuid_of(request, "role"))
-    if found is None:
+    each = found(request, "role", known.roles.get, known.role_named)
+    if each is None:
         return Reply(404)
-    return Reply.json(_shown(known, found))
+    return Reply.json(_shown(known, each))
 
 
 async def make_role(engine: Engine, request: Request) -> Reply:
@@ -61,8 +56,7 @@ async def change_role(engine: Engine, request: Request) -> Reply:
     """Changes a role, for all tokens that have it."""
     role_id = uuid_of(request, "role")
     body = decode(await request.body(), _RoleBody, what="Bad request: Role decoding failed")
-    if body.id not in ("", role_id):
-        raise Refused(400, "Bad request: Role ID in URL and payload do not match")
+    refuse_other_id(body.id, role_id, "Role")
     if role_id not in engine.machine.tokens.roles:
         raise Refused(500, f"cannot find role {role_id}")
     return await _put(engine, request, body, role_id)
@@ -77,9 +71,7 @@ async def drop_role(engine: Engine, request: Request) -> Reply:
 async def _put(engine: Engine, request: Request, body: _RoleBody, role_id: str) -> Reply:
     if not body.name:
         raise Refused(500, "Invalid Role: no Name is set")
-    if not _NAME.fullmatch(body.name):
-        what = "Only alphanumeric characters, '-' and '_' are allowed"
-        raise Refused(500, f"Invalid Role: invalid Name. {what}")
+    refuse_name(body.name, NAME_AT_MOST, "Role")
     known = engine.machine.tokens
     new = Role(
         id=role_id,
@@ -92,15 +84,7 @@ async def _put(engine: Engine, request: Request, body: _RoleBody, role_id: str) 
 
 
 def _shown(known: Tokens, each: Role) -> dict[str, Any]:
-    return {
-        "ID": each.id,
-        "Name": each.name,
-        "Description": each.description,
-        **shown_grants(known, each),
-        "Hash": "",
-        "CreateIndex": each.create_index,
-        "ModifyIndex": each.modify_index,
-    }
+    return shown(each, **shown_grants(known, each))
 
 
 _read, _write = guarded(Level.READ), guarded(Level.WRITE)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 
-import msgspec
-
 from milkrun.errors import PartMissing
+from milkrun.router.program import Program, named, version
 
 FLOOR = (1, 30)
 """Older ones lack some of what they are told."""
 
 
-class Binary(msgspec.Struct, frozen=True):
+class Binary(Program, frozen=True):
     """An Envoy program and its version, as (1, 40, 0)."""
-
-    path: str
-    version: tuple[int, ...]
-
-    @property
-    def version_text(self) -> str:
-        """The version as Envoy writes it."""
-        return ".".join(map(str, self.version))
 
 
 def find() -> Binary:
@@ -34,15 +22,9 @@ def find() -> Binary:
 
     Raises PartMissing when there is none that runs.
     """
-    named = os.environ.get("MILKRUN_ENVOY", "")
-    if named:
-        binary = _asked(named)
-        if binary is None:
-            raise PartMissing(
-                f"MILKRUN_ENVOY names {named}, which is no Envoy that runs here",
-                remedy="set it to an envoy program, or unset it to use the one of the extra milkrun[envoy]",
-            )
-        return binary
+    remedy = "set it to an envoy program, or unset it to use the one of the extra milkrun[envoy]"
+    if chosen := named("MILKRUN_ENVOY", "Envoy", _asked, remedy=remedy):
+        return chosen
     for path in _candidates():
         if (binary := _asked(path)) and binary.version >= FLOOR:
             return binary
@@ -62,11 +44,5 @@ def _candidates() -> list[str]:
 
 def _asked(path: str) -> Binary | None:
     """What the program says of itself; None when it does not run or is not Envoy."""
-    try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"version: [0-9a-f]+/(\d+)\.(\d+)\.(\d+)", answer.stdout)
-    if answer.returncode or not match:
-        return None
-    return Binary(path, tuple(int(part) for part in match.groups()))
+    found = version(path, "--version", r"version: [0-9a-f]+/(\d+)\.(\d+)\.(\d+)")
+    return Binary(path, found) if found else None

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
-import msgspec
-
 from milkrun.errors import PartMissing
+from milkrun.router.program import Program, named, version
 
 FLOOR = (2, 6)
 """The oldest that is tested, with 2.8, 3.0 and 3.2."""
@@ -27,16 +23,8 @@ SECURE: dict[tuple[int, ...], tuple[int, ...]] = {
 """
 
 
-class Binary(msgspec.Struct, frozen=True):
+class Binary(Program, frozen=True):
     """A HAProxy program and its version, as (2, 8, 25)."""
-
-    path: str
-    version: tuple[int, ...]
-
-    @property
-    def version_text(self) -> str:
-        """The version as HAProxy writes it."""
-        return ".".join(map(str, self.version))
 
     @property
     def answers_reloads(self) -> bool:
@@ -58,15 +46,9 @@ def find() -> Binary:
 
     Raises PartMissing when there is none that runs.
     """
-    named = os.environ.get("MILKRUN_HAPROXY", "")
-    if named:
-        binary = _asked(named)
-        if binary is None:
-            raise PartMissing(
-                f"MILKRUN_HAPROXY names {named}, which is no HAProxy that runs here",
-                remedy="set it to a haproxy program, or unset it to use the one that came with milkrun",
-            )
-        return binary
+    remedy = "set it to a haproxy program, or unset it to use the one that came with milkrun"
+    if chosen := named("MILKRUN_HAPROXY", "HAProxy", _asked, remedy=remedy):
+        return chosen
     found = [binary for path in _candidates() if (binary := _asked(path)) and binary.version >= FLOOR]
     if not found:
         raise PartMissing(
@@ -89,11 +71,5 @@ def _candidates() -> list[str]:
 
 def _asked(path: str) -> Binary | None:
     """What the program says of itself; None when it does not run or is not HAProxy."""
-    try:
-        answer = subprocess.run([path, "-v"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+)|-dev(\d+))?", answer.stdout)
-    if answer.returncode or not match:
-        return None
-    return Binary(path, tuple(int(part) for part in match.groups()[:3] if part))
+    found = version(path, "-v", r"HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+)|-dev\d+)?")
+    return Binary(path, found) if found else None
