@@ -68,6 +68,26 @@ async def test_f32_one_accepts_and_hangs_up(herd, chance):
     herd.proved()
 
 
+@long
+async def test_f32_one_of_four_answers_5xx_while_its_check_is_good(herd, chance):
+    """It is put aside, which is said; its callers see it fail no more; then it is asked again, and serves."""
+    for name in "abcd":
+        await herd.goat(name, "0.0.1")
+    sick = herd.goats[chance.choice("abcd")]
+    async with herd.router(), herd.load():
+        await herd.follows(0)
+        sick.status = chance.choice([500, 502, 503])
+        report = await herd.reported(lambda report: report.alarms)
+        await herd.more(100)
+        sick.status = 200
+        await herd.more(10, sick.name)
+        back = await herd.follows(0)
+    assert f"{sick.name} of 0.0.1 is put aside" in report.alarms[0]
+    assert len(report.alarms) == 1
+    assert back.instances[sick.name].failures == sum(herd.figures.failures.values())
+    assert (back.reloads, back.drift) == (0, [])
+
+
 async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 

@@ -15,6 +15,9 @@ from milkrun.router.traffic import Source
 REMEMBERED = 4096
 """Instances whose figures are kept: those that left long ago are forgotten first."""
 
+MEAN_OVER = 512
+"""Answers that HAProxy's mean of a server is over (measured on 2.8; its manual says 1024)."""
+
 Instances = dict[InstanceId, InstanceCounted]
 
 
@@ -69,7 +72,21 @@ def _grown(total: InstanceCounted, before: InstanceCounted, now: InstanceCounted
         requests=total.requests + now.requests - before.requests,
         failures=total.failures + now.failures - before.failures,
         mean_ms=now.mean_ms if now.mean_ms and now.tried > before.tried else total.mean_ms,
+        took_ms=total.took_ms + _took_ms(before, now),
     )
+
+
+def _took_ms(before: InstanceCounted, now: InstanceCounted) -> float:
+    """What the answers between two readings of one counter took together, out of the means before and after.
+
+    The mean is of all answers while there are few, then one in which each new answer weighs 1 in MEAN_OVER.
+    """
+    fresh = now.requests - before.requests
+    if fresh <= 0:
+        return 0.0
+    early = min(1.0, before.requests / min(now.requests, MEAN_OVER))
+    kept = early * (1 - 1 / MEAN_OVER) ** max(0, now.requests - max(MEAN_OVER, before.requests))
+    return max(0.0, (now.mean_ms - before.mean_ms * kept) / (1 - kept) * fresh)
 
 
 def _with(seen: InstanceTraffic, total: InstanceCounted | None) -> InstanceTraffic:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from milkrun.model import ServiceName, VersionName, Wish
+from milkrun.router import ejection
 from milkrun.router.desired import slots
 from milkrun.router.front import Front, Route, front
 from milkrun.settings.environment import Environment
@@ -51,6 +52,10 @@ def _router(name: str, before: Files, after: Files) -> Iterator[Step]:
         yield Step(router=name, what=what, how="restart")
     for what in _fronts(old, new):
         yield Step(router=name, what=what, how="reload")
+    for service in sorted(old.services.keys() & new.services.keys()):
+        if old.services[service].ejection != new.services[service].ejection:
+            what = f"who fails at {service} is put aside by other limits ([traffic.ejection] of its file)"
+            yield Step(router=name, what=what, how="at once")
     if old.metrics != new.metrics:
         shown = _written(new.metrics) if new.metrics else "nowhere"
         yield Step(router=name, what=f"metrics are shown at {shown}", how="at once")
@@ -66,7 +71,7 @@ def _fronts(old: Front, new: Front) -> Iterator[str]:
             yield f"{field} {was} becomes {is_}"
     yield from _routes(old.routes, new.routes)
     for service in sorted(old.services.keys() & new.services.keys()):
-        if old.services[service] != new.services[service]:
+        if ejection.as_told(old.services[service]) != ejection.as_told(new.services[service]):
             yield f"{service} is treated in another way ([traffic] of its file)"
     for each in (field.name for field in msgspec.structs.fields(Front) if field.name not in _TOLD):
         if getattr(old, each) != getattr(new, each):

@@ -17,13 +17,15 @@ from milkrun.router.diff import Observed, Operation
 
 class InstanceCounted(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted of one instance: how many requests were handed to it, how many of them ended and how many of
-    those failed, and the mean of its last answers in milliseconds (0 unknown).
+    those failed, and the mean of its last answers in milliseconds (0 unknown). `took_ms` is what all of them took
+    together, of which only the growth says anything.
     """
 
     tried: int = 0
     requests: int = 0
     failures: int = 0
     mean_ms: float = 0.0
+    took_ms: float = 0.0
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):

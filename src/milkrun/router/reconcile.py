@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,9 +25,11 @@ from milkrun.model import (
 from milkrun.router import disk
 from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
 from milkrun.router.diff import Observed, Operation, Remove, diff, leaving, said, settled
+from milkrun.router.ejection import Ejections, without
 from milkrun.router.instance_traffic import InstanceLedger
 from milkrun.router.plane import DataPlane
 from milkrun.router.traffic import Ledger
+from milkrun.settings.service import EjectionSettings
 
 PASSES_AT_MOST = 8
 
@@ -67,13 +69,24 @@ class Reconciler:
     """Keeps one data plane equal to what the registry's facts ask for."""
 
     def __init__(
-        self, service: ServiceName, plane: DataPlane, folder: Path, *, accept_older: bool = False
+        self,
+        service: ServiceName,
+        plane: DataPlane,
+        folder: Path,
+        *,
+        accept_older: bool = False,
+        ejection: EjectionSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._plane = plane
         self._file = folder / f"{service}.known.json"
         self._ledger = Ledger()
         self._each = InstanceLedger()
+        self._ejection = ejection or EjectionSettings()
+        self._ejections = Ejections()
+        self._aside: dict[InstanceId, str] = {}
+        self._clock = clock
         self._said = ""
         self._log = structlog.get_logger("router")
         self.known = self._remembered(accept_older=accept_older)
@@ -97,7 +110,7 @@ class Reconciler:
         shares = await self._at_once(facts)
         observed = await self._plane.observe()
         decision = self._decided(observed, facts)
-        wanted = decision.state
+        wanted = self._without_aside(decision.state, observed)
         moved = (observed.shares if shares is None else shares) != wanted.shares
         operations = diff(observed, wanted)
         await self._apply(operations, wanted)  # also with none: the files and the pool are looked after
@@ -135,19 +148,39 @@ class Reconciler:
         before, self._read = self._read, None  # what is half done when this fails must be read again
         if not news or before is None:
             return None
-        wanted = self._decided(before, facts).state
+        wanted = self._without_aside(self._decided(before, facts).state, before)
         if operations := diff(before, wanted):
             await self._apply(operations, wanted)
         return before.shares
 
     def _decided(self, observed: Observed, facts: Facts) -> Decision:
         """The decision from the facts and what the data plane sees itself; it is on disk before it is followed."""
-        down = frozenset(
-            name for servers in observed.versions.values() for name, seen in servers.items() if not seen.up
-        )
-        decision = desired(facts.instances, facts.wish, self.known, down=down)
+        decision = desired(facts.instances, facts.wish, self.known, down=_down(observed))
         self._remember(decision.known)
         return decision
+
+    def _without_aside(self, state: RoutingState, observed: Observed) -> RoutingState:
+        """The state as it is served: without those whom traffic says to put aside for a while."""
+        before, self._aside = self._aside, self._out(state, observed)
+        for name in self._aside.keys() - before.keys():
+            self._log.warning(self._aside[name], service=self._service)
+        for name in before.keys() - self._aside.keys():
+            self._log.info("an instance that was put aside is so no more", instance=name)
+        return without(state, self._aside)
+
+    def _out(self, state: RoutingState, observed: Observed) -> dict[InstanceId, str]:
+        return self._ejections.out(state, self._clock(), down=_down(observed))
+
+    @property
+    def aside(self) -> list[str]:
+        """Who was put aside because of what traffic says, and why."""
+        return list(self._aside.values())
+
+    @property
+    def restless(self) -> bool:
+        """Whether others should be aside now than when the data plane was last told."""
+        last = self.served
+        return last is not None and self._out(last.decision.state, last.observed).keys() != self._aside.keys()
 
     async def count(self) -> None:
         """The versions' figures are of now."""
@@ -173,6 +206,9 @@ class Reconciler:
         counted = await self._plane.traffic()
         self._ledger = self._ledger.read(counted)
         self._each = self._each.read(counted)
+        if self.served:
+            state = self.served.decision.state
+            self._ejections = self._ejections.judged(self._each.total, state, self._clock(), self._ejection)
 
     def _remember(self, known: Known) -> None:
         """The decision is on disk before the data plane follows it: an older one is refused also after a crash."""
@@ -186,6 +222,13 @@ class Reconciler:
         if (line := "; ".join([said, *reasons])) != self._said:
             self._said = line
             (self._log.warning if reasons else self._log.info)(line)
+
+
+def _down(observed: Observed) -> frozenset[InstanceId]:
+    """The servers that the data plane itself cannot connect to."""
+    return frozenset(
+        name for servers in observed.versions.values() for name, seen in servers.items() if not seen.up
+    )
 
 
 def _draining(observed: Observed, wanted: RoutingState) -> bool:

@@ -52,8 +52,14 @@ class Router:
         reports = [keys.router_report(service, self._id) for service in front.services]
         self.presence = Presence(registry, registration, reports, state_dir)
         self._reconcilers = {
-            service: Reconciler(service, proxy.of(service), state_dir, accept_older=accept_older)
-            for service in front.services
+            service: Reconciler(
+                service,
+                proxy.of(service),
+                state_dir,
+                accept_older=accept_older,
+                ejection=traffic.ejection,
+            )
+            for service, traffic in front.services.items()
         }
         place = Place(
             router=self._id,

@@ -119,6 +119,8 @@ class Serving:
             pause *= 0.75 + random.random() / 4
             if (report := await self._report()) and self._cadence.due(report, time.monotonic()):
                 self._tell(report)
+            if self._reconciler.restless and not self._trouble:
+                self._changed.set()
 
     def _troubled(self, why: str) -> None:
         if why != self._trouble:
@@ -162,7 +164,7 @@ class Serving:
             unequal_since=self._unequal_since,
             drift=[self._trouble] if self._trouble else served.drift,
             held=served.decision.held,
-            alarms=[*behind, *self._alarms(), *served.decision.alarms],
+            alarms=[*behind, *self._alarms(), *served.decision.alarms, *self._reconciler.aside],
             versions=self._reconciler.traffic(),
             instances=self._reconciler.instances(former),
             data_plane=self._proxy.name,

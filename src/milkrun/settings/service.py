@@ -20,6 +20,7 @@ from milkrun.settings.unit import DockerSettings
 SECONDS_AT_MOST = 86_400.0
 THRESHOLD_AT_MOST = 1000
 SLOW_START_AT_MOST = 3600.0
+SLOW_TIMES_AT_MOST = 1000.0
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
 _STICKY = re.compile(r"|address|cookie:(?!milkrun-version-)[A-Za-z0-9_.-]{1,60}|header:[A-Za-z0-9-]{1,60}")
@@ -48,6 +49,19 @@ class StopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     signal: Literal["", "TERM", "INT", "QUIT", "HUP", "USR1", "USR2"] = ""
 
 
+class EjectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an instance is put aside for a while because of what traffic says of it, compared with its version's others.
+
+    Over `failures_percent` of its requests failed; or none of them ended for `silent_s`; or its answers took
+    `slow_times` as long.
+    """
+
+    enabled: bool = True
+    failures_percent: float = 5.0
+    silent_s: float = 10.0
+    slow_times: float = 5.0
+
+
 class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How routers treat the service. Instances that speak HTTP may have all their paths below `path`.
 
@@ -73,6 +87,7 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     override_from: list[str] = []
     mirror: str = ""
     mirror_percent: float = 100.0
+    ejection: EjectionSettings = EjectionSettings()
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +153,7 @@ def load(data: bytes, file: str) -> ServiceSettings:
         ("example",), not example or bool(_PROBE_PATH.fullmatch(example)), "has to be a URL's path, as `/`"
     )
     _check_traffic(document)
+    _check_ejection(document)
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))
     for field in ("drain_limit_s", "stop_limit_s"):
@@ -214,6 +230,21 @@ def _check_traffic(document: Document[ServiceSettings]) -> None:
         0 <= traffic.slow_start_s <= SLOW_START_AT_MOST,
         f"has to be 0 to {SLOW_START_AT_MOST:.0f} seconds, not {traffic.slow_start_s:g}",
     )
+
+
+def _check_ejection(document: Document[ServiceSettings]) -> None:
+    ejection = document.value.traffic.ejection
+    for key, least, most in (
+        ("failures_percent", 0.1, 100.0),
+        ("silent_s", 1.0, SECONDS_AT_MOST),
+        ("slow_times", 1.5, SLOW_TIMES_AT_MOST),
+    ):
+        value = getattr(ejection, key)
+        document.require(
+            ("traffic", "ejection", key),
+            least <= value <= most,
+            f"has to be {least:g} to {most:g}, not {value:g}",
+        )
 
 
 def _check_network(text: str) -> None:

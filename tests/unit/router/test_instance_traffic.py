@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from milkrun.model import InstanceId, InstanceTraffic
-from milkrun.router.instance_traffic import REMEMBERED, InstanceLedger
+from milkrun.router.instance_traffic import MEAN_OVER, REMEMBERED, InstanceLedger
 from milkrun.router.plane import Counted, InstanceCounted
 
 A, B = InstanceId("a"), InstanceId("b")
@@ -27,7 +28,7 @@ def read(*readings):
     ledger = InstanceLedger()
     for reading in readings:
         ledger = ledger.read(reading if isinstance(reading, list) else [reading])
-    return ledger.total
+    return {name: replace(figures, took_ms=0.0) for name, figures in ledger.total.items()}
 
 
 def test_what_was_there_before_the_router_counts_for_nobody_and_who_comes_counts_from_zero():
@@ -110,3 +111,18 @@ def test_no_figure_ever_goes_backwards_and_none_is_counted_twice(lives):
         truth += sum(life)
 
     assert ledger.total.get(A, one(0)).requests == truth
+
+
+@given(st.lists(st.tuples(st.integers(10, 600), st.integers(0, 5000)), min_size=1, max_size=6))
+def test_what_the_answers_between_two_readings_took_is_found_in_the_means(parts):
+    """HAProxy tells whole milliseconds of a mean over the last answers; each part: how many, and what each took."""
+    ledger = InstanceLedger().read([lane()])
+    answers, mean = 0, 0.0
+    for count, took_ms in parts:
+        before = ledger.total.get(A, one(0))
+        for _ in range(count):
+            answers += 1
+            mean += (took_ms - mean) / min(answers, MEAN_OVER)
+        ledger = ledger.read([lane(a=one(answers, mean_ms=int(mean)))])
+        found = (ledger.total[A].took_ms - before.took_ms) / count
+        assert abs(found - took_ms) <= 2 + 2 * min(answers, MEAN_OVER) / count

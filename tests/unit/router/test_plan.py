@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from milkrun.model import VersionWish, Wish
 from milkrun.router.plan import Files, steps
 from milkrun.settings.environment import Environment, RouterSettings, RouteSettings
-from milkrun.settings.service import ServiceSettings, TrafficSettings
+from milkrun.settings.service import EjectionSettings, ServiceSettings, TrafficSettings
 
 GOAT = ServiceSettings(command=["goat"])
 BALANCER = RouterSettings(service="goat", listen="127.0.0.1:1", stats="127.0.0.1:2")
@@ -66,6 +66,13 @@ def test_another_treatment_of_the_service_takes_a_reload():
     other = replace(GOAT, traffic=TrafficSettings(balance="least-connections"))
     assert told(files(), files(services={"goat": other})) == [
         ("reload", "goat is treated in another way ([traffic] of its file)")
+    ]
+
+
+def test_other_limits_of_who_is_put_aside_take_none():
+    other = replace(GOAT, traffic=TrafficSettings(ejection=EjectionSettings(silent_s=30)))
+    assert told(files(), files(services={"goat": other})) == [
+        ("at once", "who fails at goat is put aside by other limits ([traffic.ejection] of its file)")
     ]
 
 

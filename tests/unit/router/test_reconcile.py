@@ -21,7 +21,7 @@ from milkrun.model import (
 )
 from milkrun.router.desired import Known, Mode
 from milkrun.router.diff import Add, Remove, SetShares
-from milkrun.router.plane import Counted
+from milkrun.router.plane import Counted, InstanceCounted
 from milkrun.router.reconcile import Facts, Reconciler
 from milkrun.testing.plane import FakeDataPlane
 
@@ -327,3 +327,59 @@ class Order:
             return await call(*given)
 
         return noted
+
+
+def counted(**requests):
+    """What a reading says: each instance's requests, of which b's all failed."""
+    instances = {
+        InstanceId(name): InstanceCounted(tried=count, requests=count, failures=count * (name == "b"))
+        for name, count in requests.items()
+    }
+    return [Counted(process=1, place="goat.a", version=V1, instances=instances)]
+
+
+async def test_who_fails_while_its_check_is_good_is_put_aside_and_comes_back(plane, tmp_path):
+    now = 1000.0
+    reconciler = Reconciler(GOAT, plane, tmp_path, clock=lambda: now)
+    all_three = facts(instance("a"), instance("b"), instance("c"))
+    await reconciler.reconcile(all_three)
+    plane.counted = counted(a=0, b=0, c=0)
+    await reconciler.count()
+    plane.counted = counted(a=20, b=20, c=20)
+    await reconciler.count()
+    assert reconciler.restless
+
+    served = await reconciler.reconcile(all_three)
+
+    assert [seen.server.mode for seen in served.observed.versions[V1].values()] == [
+        Mode.SERVE,
+        Mode.DRAIN,
+        Mode.SERVE,
+    ]
+    assert reconciler.aside == [
+        "b of 0.0.1 is put aside for 5 s: 20 of its 20 requests failed, of the others' 0 of 40"
+    ]
+    assert (served.drift, reconciler.restless) == ([], False)
+    assert reconciler.known.state.serving().keys() == {"a", "b", "c"}, "the registry's word is not touched"
+
+    now += 6
+    served = await reconciler.reconcile(all_three)
+    assert {seen.server.mode for seen in served.observed.versions[V1].values()} == {Mode.SERVE}
+    assert reconciler.aside == []
+
+
+async def test_one_that_is_aside_serves_again_when_another_one_goes(plane, tmp_path):
+    reconciler = Reconciler(GOAT, plane, tmp_path, clock=lambda: 1000.0)
+    await reconciler.reconcile(facts(instance("a"), instance("b"), instance("c")))
+    for requests in (0, 20):
+        plane.counted = counted(a=requests, b=requests, c=requests)
+        await reconciler.count()
+    await reconciler.reconcile(facts(instance("a"), instance("b"), instance("c")))
+    assert reconciler.aside
+
+    served = await reconciler.reconcile(
+        facts(instance("a", health=Health.CRITICAL), instance("b"), instance("c"), index=2)
+    )
+
+    assert reconciler.aside == []
+    assert served.observed.versions[V1][InstanceId("b")].server.mode is Mode.SERVE

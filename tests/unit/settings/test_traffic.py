@@ -90,6 +90,28 @@ def test_a_slow_start_has_an_end(seconds):
     assert load("slow_start_s = 30").slow_start_s == 30
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failures_percent = 0",
+        "failures_percent = 101",
+        "failures_percent = nan",
+        "silent_s = 0.5",
+        "slow_times = 1",
+        "slow_times = inf",
+    ],
+)
+def test_the_limits_of_who_is_put_aside_are_some_that_make_sense(text):
+    with pytest.raises(InputRefused, match="has to be"):
+        load(f"[traffic.ejection]\n{text}")
+
+
+def test_who_is_put_aside_may_be_said_or_that_nobody_is():
+    assert load("").ejection.enabled
+    assert not load("[traffic.ejection]\nenabled = false").ejection.enabled
+    assert load("[traffic.ejection]\nsilent_s = 60").ejection.silent_s == 60
+
+
 def test_a_version_may_get_copies():
     traffic = load('mirror = "0.0.3+rc.1"\nmirror_percent = 0.01')
     assert (traffic.mirror, traffic.mirror_percent) == ("0.0.3+rc.1", 0.01)

@@ -19,6 +19,7 @@ from hashlib import sha256
 import msgspec
 
 from milkrun.model import ServiceName, VersionName
+from milkrun.router import ejection
 from milkrun.router.desired import RoutingState
 from milkrun.router.front import Front, Route
 from milkrun.router.haproxy import choice, encode, entrance, mirror, routes, section
@@ -72,7 +73,7 @@ def layout(
         certificates=certificates,
         form=form,
         sections={
-            service: Section(lanes=lanes[service], traffic=traffic)
+            service: Section(lanes=lanes[service], traffic=ejection.as_told(traffic))
             for service, traffic in sorted(front.services.items())
         },
     )
