@@ -80,14 +80,18 @@ class CheckSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class AnalysisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the new version is bad.
 
-    Guards act at once: more than `failures_at_most` percent of the requests of the last `guard_window_s` seconds, if
-    they are `guard_requests` or more; a 99th percentile over `p99_ms_at_most` (0: no guard); more than
-    `restarts_at_most` restarts of new instances.
+    Guards act at once: surely more than `failures_at_most` percent of the requests of the last `guard_window_s`
+    seconds, if they are `guard_requests` or more; surely more than 1 % of the answers slower than `p99_ms_at_most` (0:
+    no guard); more than `restarts_at_most` restarts of new instances. "Surely" is what chance does once in a thousand
+    times.
 
     Compared with the old version at the same time: its share of failures may be `failures_worse_by` percentage points
     higher, its latency `latency_worse_by` percent. `false_alarm` is how often, at most, two versions that are the same
-    may be told apart, however often one looks and whatever is compared. With fewer than `min_requests` on either side
-    nothing is decided.
+    may be told apart, however often one looks and whatever is compared.
+
+    A version passes when one whose failures are `failures_matter_from` percentage points above the old one's, or whose
+    instances are `latency_matters_from` percent slower, would have been found 9 times in 10, and never with fewer than
+    `min_requests` on either side. A version that is worse fails as soon as that is sure, with fewer requests too.
 
     `inconclusive` is what follows when there was no verdict for `extend_s` more seconds: hold and ask, or take back.
     """
@@ -98,7 +102,9 @@ class AnalysisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     p99_ms_at_most: float = 0.0
     restarts_at_most: int = 0
     failures_worse_by: float = 0.5
+    failures_matter_from: float = 3.0
     latency_worse_by: float = 10.0
+    latency_matters_from: float = 50.0
     false_alarm: float = 0.01
     min_requests: int = 500
     extend_s: float = 600.0
@@ -197,12 +203,21 @@ def _check_analysis(document: Document[ServiceSettings], analysis: AnalysisSetti
         ("p99_ms_at_most", 0, 1_000_000),
         ("restarts_at_most", 0, 1000),
         ("failures_worse_by", 0, 100),
+        ("failures_matter_from", 0, 100),
         ("latency_worse_by", 0, 1000),
+        ("latency_matters_from", 0, 1000),
         ("false_alarm", 0.0001, 0.2),
         ("min_requests", 1, 10_000_000),
         ("extend_s", 0, LIMIT_S_AT_MOST),
     ):
         _within(document, (*at, name), getattr(analysis, name), least, most)
+    for name, allowed in (
+        ("failures_matter_from", "failures_worse_by"),
+        ("latency_matters_from", "latency_worse_by"),
+    ):
+        document.require(
+            (*at, name), getattr(analysis, name) > getattr(analysis, allowed), f"has to be above `{allowed}`"
+        )
     for number, each in enumerate(analysis.checks):
         _check_number(document, (*at, "checks", number), each)
 
