@@ -11,6 +11,9 @@ import structlog
 
 from milkrun.agent.adoption import recover, strays
 from milkrun.agent.facts import Facts
+from milkrun.agent.guests.guest import House
+from milkrun.agent.guests.hall import Hall
+from milkrun.agent.guests.known import Known
 from milkrun.agent.plan import Slot
 from milkrun.agent.probes import Prober
 from milkrun.agent.reconcile import Reconciler
@@ -85,6 +88,8 @@ class _Agent:
             router_news=lambda: self._facts.router_news,
             changed=self._changed,
         )
+        house = House(host=host, registry=registry, prober=prober, router_news=self._site.router_news)
+        self._guests = Hall(engine, house, Known(state_dir), self._changed)
         self._units: dict[Slot, Unit] = {}
         self._reconciler = Reconciler(self._site, self._facts, self._units, self._begin)
         self._tasks = asyncio.TaskGroup()
@@ -118,7 +123,12 @@ class _Agent:
             tasks.create_task(self._facts.follow(lambda: {slot.service for slot in self._units}))
             tasks.create_task(self._tell_news())
             tasks.create_task(self._stop_strays())
+            tasks.create_task(self._guests.run(self._guests_address, lambda: self._facts.news))
             self._reconciling = tasks.create_task(self._reconciler.run())
+
+    def _guests_address(self) -> str | None:
+        place = self._facts.agent
+        return place.address if place and place.docker else None
 
     def _begin(self, unit: Unit) -> None:
         self._units[unit.record.slot] = unit
@@ -136,7 +146,7 @@ class _Agent:
 
     def _tell(self) -> None:
         units = [unit.report for _, unit in sorted(self._units.items())]
-        alarms = sorted(self._facts.older.values())
+        alarms = [*sorted(self._facts.older.values()), *self._guests.alarms]
         report = AgentReport(host=self._host, since=self._since, units=units, alarms=alarms)
         self._presence.publish(keys.agent_report(self._host), report)
 
@@ -155,6 +165,7 @@ class _Agent:
         needs = {name: settings.needs for name, settings in self._facts.services.items()}
         needs |= {unit.record.slot.service: unit.record.settings.needs for unit in self._units.values()}
         self._log.info("stopping all instances", units=len(self._units))
+        await self._guests.leave()
         for wave in stopping_waves(needs):
             units = [unit for slot, unit in self._units.items() if slot.service in wave]
             for unit in units:

@@ -49,10 +49,14 @@ class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where instances listen: the host's IP address and the first and last port they may take."""
+    """Where instances listen: the host's IP address and the first and last port they may take.
+
+    With `docker` the containers that somebody else started are registered by their labels.
+    """
 
     address: str = "127.0.0.1"
     ports: tuple[int, int] = (8101, 8199)
+    docker: bool = False
 
 
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -68,7 +68,13 @@ class Farm:
     # What gitsync would write
 
     async def publish(
-        self, service="goat", *, wish: dict[str, int] | None = None, address="127.0.0.1", **settings
+        self,
+        service="goat",
+        *,
+        wish: dict[str, int] | None = None,
+        address="127.0.0.1",
+        guests: bool = False,
+        **settings,
     ) -> None:
         self.generation += 1
         mark = CommitMark(commit="c0ffee", generation=self.generation)
@@ -77,7 +83,8 @@ class Farm:
             "health": HealthSettings(interval_s=0.05, timeout_s=2.0, rise=2, fall=2),
             "stop": StopSettings(drain_limit_s=10, stop_limit_s=5),
         }
-        place = AgentSettings(address=address, ports=(self.first_port, self.first_port + 19))
+        ports = (self.first_port, self.first_port + 19)
+        place = AgentSettings(address=address, ports=ports, docker=guests)
         environment = PublishedEnvironment(mark=mark, settings=Environment(name="farm", agent=place))
         published = PublishedService(mark=mark, settings=ServiceSettings(**(defaults | settings)))
         await self.registry.put(keys.ENVIRONMENT, msgspec.json.encode(environment))

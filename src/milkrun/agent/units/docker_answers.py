@@ -30,6 +30,7 @@ class Config(_Shape, frozen=True):
     env: list[str] | None = None
     labels: dict[str, str] | None = None
     stop_signal: str = ""
+    exposed_ports: dict[str, object] | None = None
 
 
 class HostConfig(_Shape, frozen=True):

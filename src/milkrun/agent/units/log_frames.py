@@ -45,10 +45,15 @@ class Unframed:
 
 def after(stamp: str) -> str:
     """The moment just after this time, as the engine takes it: `SECONDS.NANOSECONDS`; the beginning for none."""
+    moment = nanoseconds(stamp)
+    return f"{(moment + 1) // 10**9}.{(moment + 1) % 10**9:09}" if moment else "0"
+
+
+def nanoseconds(stamp: str) -> int:
+    """The time of the engine's text (`2026-11-20T20:04:32.5Z`) since 1970; 0 for what is none."""
     whole, _, fraction = stamp.removesuffix("Z").partition(".")
     try:
         seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
     except ValueError:
-        return "0"
-    nanoseconds = int(fraction.ljust(9, "0")) + 1 if fraction.isdigit() else 1
-    return f"{seconds + nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
+        return 0
+    return seconds * 10**9 + (int(fraction[:9].ljust(9, "0")) if fraction.isdigit() else 0)
