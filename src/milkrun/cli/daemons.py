@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from milkrun.cli.place import Place
 from milkrun.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from milkrun.router.envoy.outside import Outside
 
 _registry = click.option("--registry", default="", help="The registry's address.")
 _state = click.option(
@@ -41,6 +45,31 @@ def agent(place: Place, registry: str, state: Path | None, host: str) -> None:
         state_dir,
         lambda handover: run(address, host=name, state_dir=state_dir, folder=where, handover=handover),
     )
+
+
+def _others(ads: str, cert: str, key: str, ca: str) -> Outside | None:
+    """Where other Envoys may ask the router; None for nowhere."""
+    from milkrun.router.envoy import outside
+
+    if ads:
+        return outside.outside(ads, cert, key, ca)
+    if cert or key or ca:
+        raise UsageError("there is no address to show a certificate at", remedy="add --ads HOST:PORT")
+    return None
+
+
+def _refuse_unknown(place: Place, name: str, more: str) -> None:
+    """Raises NotFound for a router that milkrun.toml, where there is one, does not have; UsageError for `more`."""
+    if more:
+        raise UsageError(
+            f"a router is run by its name alone, without {more!r}", remedy=f"milkrun router {name}"
+        )
+    environment = place.environment()
+    if environment and name not in environment.routers:
+        raise NotFound(
+            f"milkrun.toml has no router {name!r}; it has: {', '.join(sorted(environment.routers)) or 'none'}",
+            remedy=f"add [routers.{name}] to {place.folder().settings_file}, or name one that is there",
+        )
 
 
 @click.command()
@@ -83,26 +112,14 @@ def router(
 
         router_plan.show(place, which, registry, json=json)
         return
-    if which:
-        raise UsageError(
-            f"a router is run by its name alone, without {which!r}", remedy=f"milkrun router {name}"
-        )
     from milkrun.cli import daemon
     from milkrun.router.daemon import run
     from milkrun.router.envoy import outside
 
-    if (ads_cert or ads_key or ads_ca) and not ads:
-        raise UsageError("there is no address to show a certificate at", remedy="add --ads HOST:PORT")
-    others = outside.outside(ads, ads_cert, ads_key, ads_ca) if ads else None
-    environment = place.environment()
-    if environment and name not in environment.routers:
-        raise NotFound(
-            f"milkrun.toml has no router {name!r}; it has: {', '.join(sorted(environment.routers)) or 'none'}",
-            remedy=f"add [routers.{name}] to {place.folder().settings_file}, or name one that is there",
-        )
+    _refuse_unknown(place, name, which)
+    others = _others(ads, ads_cert, ads_key, ads_ca)
     state_dir = place.state_dir(state, f"routers/{name}")
     address = place.address(registry)
-    host = host or daemon.this_host()
     folder = place.folder_if_any()
     where = folder.path if folder else Path.cwd()
 
@@ -111,7 +128,7 @@ def router(
         await run(
             address,
             name=name,
-            host=host,
+            host=host or daemon.this_host(),
             state_dir=state_dir,
             handover=handover,
             accept_older=accept_older,

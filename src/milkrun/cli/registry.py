@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from milkrun.cli.place import Place
 from milkrun.cli.snapshot import snapshot
@@ -14,6 +15,7 @@ from milkrun.errors import UsageError
 
 if TYPE_CHECKING:
     from milkrun.registry.http.tls import TlsFiles
+    from milkrun.settings.environment import RegistrySettings
 
 _file = click.Path(dir_okay=False, path_type=Path)
 
@@ -27,6 +29,16 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | Non
     if cert or key or ca:
         raise UsageError("TLS takes a certificate and its key", remedy="give both --tls-cert and --tls-key")
     return None
+
+
+def _settings(place: Place, http: str, **said: object) -> RegistrySettings:
+    """What milkrun.toml says, with what the command line `said` in its place; with an address it is not asked."""
+    from milkrun.settings.environment import RegistrySettings
+
+    environment = None if http else place.environment()
+    settings = environment.registry if environment else RegistrySettings()
+    given = {"http": http, **said}
+    return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value})
 
 
 def _token_file(place: Place, given: Path | None, data: Path | None) -> Path | None:
@@ -107,30 +119,23 @@ def registry(
     from milkrun.registry.checks.damping import Damping
     from milkrun.registry.checks.reach import parse
     from milkrun.registry.server import serve
-    from milkrun.settings.environment import RegistrySettings
 
     data_dir = place.state_dir(data, "registry")
-    settings = RegistrySettings()
-    if not http and (environment := place.environment()):
-        settings = environment.registry
-    listen = host_port(http or settings.http)
-    answer = host_port(dns or settings.dns) if dns or settings.dns else None
-    scale = srv_weight_scale or settings.srv_weight_scale
-    node = host or daemon.this_host()
-    allowed = parse(check_allow or tuple(settings.check_allow))
-    mode = Mode(acl or settings.acl)
+    own = _settings(place, http, dns=dns, srv_weight_scale=srv_weight_scale, check_allow=check_allow, acl=acl)
+    listen, answer = host_port(own.http), host_port(own.dns) if own.dns else None
+    allowed = parse(tuple(own.check_allow))
     tls = _tls(tls_cert, tls_key, tls_ca)
 
     async def body(handover: asyncio.Event) -> None:
         served = serve(
             listen,
             data_dir,
-            node=node,
+            node=host or daemon.this_host(),
             dns=answer,
-            srv_weight_scale=scale,
+            srv_weight_scale=own.srv_weight_scale,
             check_allow=allowed,
             damping=Damping() if check_damping else None,
-            acl=mode,
+            acl=Mode(own.acl),
             token_file=_token_file(place, token_file, data),
             tls=tls,
             allow_hosts=allow_host,

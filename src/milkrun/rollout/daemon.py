@@ -26,6 +26,7 @@ from milkrun.rollout.store import Shelf, Store, next_epoch, shelves
 
 LOCK_S = 1.0
 """How often a standby asks for the lock."""
+AFTER_FAULT_S = 5.0
 
 
 async def run(
@@ -37,7 +38,7 @@ async def run(
     calls = Calls(repository)
     try:
         async with Registry(address) as registry:
-            await Engine(registry, git, calls, Pusher(git, push), state_dir, host).run()
+            await Engine(registry, git, calls, Pusher(git, push), state_dir=state_dir, host=host).run()
     finally:
         await calls.close()
         await git.close()
@@ -47,7 +48,7 @@ class Engine:
     """Stands by until the lock is its own, then flies every rollout there is."""
 
     def __init__(
-        self, registry: Registry, git: Git, calls: Calls, pusher: Pusher, state_dir: Path, host: str
+        self, registry: Registry, git: Git, calls: Calls, pusher: Pusher, *, state_dir: Path, host: str
     ) -> None:
         self._registry, self._git, self._calls, self._pusher = registry, git, calls, pusher
         self._host = host
@@ -89,9 +90,13 @@ class Engine:
         async for answer in watch_prefix(self._registry, "milkrun/"):
             pairs = decode(answer.body, list[wire.Pair]) if answer.status == 200 else []
             self._scene, self._shelves = _scene(pairs)
-            news, self._news = self._news, asyncio.Event()
-            news.set()
             self._seen.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits for news looks again; who waits from now on, waits for the next."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     # Who acts
 
@@ -147,11 +152,19 @@ class Engine:
                 flights.create_task(self._fly(pilot))
 
     async def _fly(self, pilot: Pilot) -> None:
+        """One rollout that hits a fault of ours stops no other one: it is taken up again a little later."""
         try:
             await pilot.run()
+        except ExceptionGroup as group:
+            if group.split(Conflict)[0]:
+                raise
+            self._log.exception(
+                "a rollout hit a fault in milkrun itself; it is tried again", service=pilot.service
+            )
+            await asyncio.sleep(AFTER_FAULT_S)
         finally:
             self._pilots.pop(pilot.service, None)
-            self._news.set()
+            self._wake()
 
     def _tell(self, tasks: asyncio.TaskGroup, urls: list[str], about: dict[str, object]) -> None:
         if urls:

@@ -94,7 +94,7 @@ class Git:
         return base or b"{}\n", service_settings.load(data, file)
 
     async def commit(
-        self, service: ServiceName, before: Wish, wish: Wish, text: bytes, message: str, now: float
+        self, service: ServiceName, before: Wish, wish: Wish, text: bytes, *, message: str, now: float
     ) -> Commit:
         """The commit after which the deploy file says `wish`, written as `text`.
 

@@ -1,4 +1,4 @@
-"""How good the new version is, as a rollout goes on: guards at any time, the comparison while both versions serve. Pure."""
+"""How good the new version is: guards at any time, the comparison while both versions serve. Pure."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _compared(state: State, facts: Facts, now: float) -> Judged:
         observed.seen(facts, [state.plan.version]),
         observed.seen(facts, state.plan.old),
         final=final,
+        window=state.commits[-1] if state.commits else "",
     )
     verdict = _with_checks(verdict, facts.checks)
     state = msgspec.structs.replace(state, evidence=evidence, looked_at=now)

@@ -1,8 +1,8 @@
 """What a rollout does next: a function of how it stands, what is seen, and the time. Pure.
 
-`decide` is asked again and again, whatever happened, and says at most one action at a time; the state that it returns is
-stored before the action is done (the intent), and `outcome` makes the next one from what came of it. So an engine may
-die anywhere: the next one finds an announced action, does it again (each can be done twice), and goes on.
+`decide` is asked again and again, whatever happened, and says at most one action at a time; the state that it returns
+is stored before the action is done (the intent), and `outcome` makes the next one from what came of it. So an engine
+may die anywhere: the next one finds an announced action, does it again (each can be done twice), and goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from milkrun.rollout.plan import Analyse, Approve, Hook, Move, Pause, Smoke
 from milkrun.rollout.state import Cause, Commit, Entry, Intent, Paused, Phase, State
 from milkrun.settings.rollout import Phase as HookPhase
 
-TRIES_AT_MOST = 5
+TRIES_AT_MOST = 10
 """So often an action whose outcome nobody told is done again: its engine may have died of it."""
 AFTER_THE_FACT: tuple[HookPhase, ...] = ("done", "taken-back")
 """Hooks whose failure changes nothing any more."""

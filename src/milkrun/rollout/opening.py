@@ -27,7 +27,7 @@ async def opened(site: Site, service: ServiceName) -> Shelf:
         try:
             drawn = await _plan(site, service, intent)
         except MilkrunError as error:
-            shelf = await _refused(site, service, shelf, key, intent, error)
+            shelf = await _refused(site, service, shelf, key=key, intent=intent, error=error)
             continue
         state = begun(drawn, intent, site.epoch, time.time())
         journal = [Entry(state.started, "fact", "", f"asked for by {intent.by}; digest {drawn.digest}")]
@@ -63,7 +63,7 @@ async def _plan(site: Site, service: ServiceName, intent: Intent) -> Plan:
 
 
 async def _refused(
-    site: Site, service: ServiceName, shelf: Shelf, key: str, intent: Intent, error: MilkrunError
+    site: Site, service: ServiceName, shelf: Shelf, *, key: str, intent: Intent, error: MilkrunError
 ) -> Shelf:
     now = time.time()
     note = Receipt(

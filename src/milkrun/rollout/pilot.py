@@ -207,7 +207,9 @@ class Pilot:
         result: Committed | NotNow
         try:
             result = Committed(
-                await self._site.git.commit(self.service, self.state.wish, action.wish, text, message, now)
+                await self._site.git.commit(
+                    self.service, self.state.wish, action.wish, text, message=message, now=now
+                )
             )
             self._site.pushed()
         except MilkrunError as error:

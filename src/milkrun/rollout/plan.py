@@ -130,7 +130,7 @@ def plan(
     begun = old.pop(version, 0.0)
     kind = strategy or settings.strategy
     count = _count(wish, old, version, replicas)
-    draft = _Draft(wish, old, begun, version, count, settings)
+    draft = _Draft(wish, old, version, begun=begun, count=count, settings=settings)
     if len({*wish.versions, version}) > VERSIONS_AT_MOST:
         raise InputRefused(
             f"{service} has {VERSIONS_AT_MOST} versions, which is the most",
@@ -171,8 +171,9 @@ class _Draft:
         self,
         wish: Wish,
         old: Mapping[VersionName, float],
-        begun: float,
         version: VersionName,
+        *,
+        begun: float,
         count: int | None,
         settings: RolloutSettings,
     ) -> None:

@@ -83,7 +83,7 @@ def lines(receipt: Receipt) -> list[str]:
 
 
 def message(state: State, title: str, now: float) -> str:
-    """The message of a step's commit: what, why, and trailers by which it is found again. The last one has the receipt."""
+    """The message of a step's commit: what, why, and trailers to find it by. The last one has the receipt."""
     plan = state.plan
     subject = f"{plan.service} {plan.version}: {title}"
     body: list[str] = []

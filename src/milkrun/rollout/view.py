@@ -1,6 +1,7 @@
 """What a person or a script wants to know of a rollout. Pure.
 
-`RolloutView` is the object of `milkrun rollout status --json`; its `schema_version` grows when a field changes its meaning.
+`RolloutView` is the object of `milkrun rollout status --json`; its `schema_version` grows when a field changes its
+meaning.
 """
 
 from __future__ import annotations
