@@ -15,8 +15,7 @@ from milkrun.latency import quantile_ms
 from milkrun.model import ServiceName
 from milkrun.router.desired import Mode
 from milkrun.router.diff import Remove, diff
-from milkrun.router.envoy.listeners import entrance
-from milkrun.router.front import Front, Route
+from milkrun.router.front import Route
 from milkrun.settings.service import TrafficSettings
 
 from .conftest import GOAT, asked, converge, load, of, state
@@ -294,16 +293,3 @@ async def test_requests_are_counted_by_version(stand, apps, session):
     assert (quantile_ms(figures.latency, 0.5) or 0) < 100
     assert counted["1"].process > 0
     assert counted["1.internal"].figures.requests == 0
-
-
-def test_a_front_with_certificates_is_refused():
-    front = Front(
-        name="edge",
-        listen=("127.0.0.1", 1),
-        stats=("127.0.0.1", 2),
-        routes=(),
-        services={},
-        certificates="tls",
-    )
-    with pytest.raises(DataPlaneError, match="certificates"):
-        entrance(front, {})

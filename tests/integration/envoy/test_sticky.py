@@ -105,8 +105,3 @@ async def test_each_way_to_balance_is_taken_with_a_slow_start(stand, apps, balan
     async with aiohttp.ClientSession() as session:
         names = [await who(session, stand.url, {}) for _ in range(60)]
     assert set(names) == {"a1", "a2"}
-
-
-async def test_what_envoy_is_not_told_to_do_is_said(stand):
-    envoy = await start(stand, override="header:x-version", override_from=["127.0.0.0/8"])
-    assert envoy.behind == "goat has traffic.override: Envoy lets no tester choose a version"

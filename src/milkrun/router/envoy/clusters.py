@@ -25,6 +25,7 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 from milkrun.errors import InputRefused
 from milkrun.model import ServiceName, VersionName, endpoint, instance_id, service_name, version_name
 from milkrun.router.desired import Mode, RoutingState, Server
+from milkrun.router.envoy.limits import IDLE_S
 from milkrun.router.envoy.messages import FROM_US, duration, packed
 from milkrun.settings.service import TrafficSettings
 
@@ -32,10 +33,8 @@ _ANY = 1_000_000
 """The overprovisioning factor (in percent) with which one healthy server of 10,000 keeps its priority's traffic."""
 _NO_LIMIT = 1_000_000
 _REMEMBERED = 65_536
-_SPOKEN = {"http": "http_protocol_options", "http2": "http2_protocol_options"}
-_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-IDLE_S = 4.0
-"""An idle connection is closed before the usual servers close it, or a POST could meet a closed one."""
+SPOKEN = {"http": "http_protocol_options", "http2": "http2_protocol_options"}
+HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def cluster_name(service: ServiceName, version: VersionName) -> str:
@@ -44,9 +43,9 @@ def cluster_name(service: ServiceName, version: VersionName) -> str:
 
 
 def of_cluster(name: str) -> tuple[ServiceName, VersionName] | None:
-    """The service and the version whose cluster it is; None when it is none of ours."""
+    """The service and the version whose requests it takes; None when it is none of ours, or has copies only."""
     service, slash, version = name.partition("/")
-    return (ServiceName(service), VersionName(version)) if slash else None
+    return (ServiceName(service), VersionName(version)) if slash and "/" not in version else None
 
 
 def names(state: RoutingState) -> list[VersionName]:
@@ -70,10 +69,10 @@ def clusters(service: ServiceName, traffic: TrafficSettings, state: RoutingState
         )
         if traffic.protocol != "tcp":
             http = HttpProtocolOptions(
-                explicit_http_config={_SPOKEN[traffic.protocol]: {}},
+                explicit_http_config={SPOKEN[traffic.protocol]: {}},
                 common_http_protocol_options={"idle_timeout": duration(IDLE_S)},
             )
-            cluster.typed_extension_protocol_options[_HTTP].CopyFrom(packed(http))
+            cluster.typed_extension_protocol_options[HTTP].CopyFrom(packed(http))
         _balanced(cluster, traffic)
         yield cluster
 
@@ -129,7 +128,7 @@ def _balanced(cluster: Cluster, traffic: TrafficSettings) -> None:
 def endpoints(service: ServiceName, state: RoutingState) -> Iterator[ClusterLoadAssignment]:
     """The endpoints of each of the service's clusters."""
     for version in names(state):
-        own = [_endpoint(server, server.mode) for server in _servers(state, version)]
+        own = [lb_endpoint(server, server.mode) for server in _servers(state, version)]
         yield ClusterLoadAssignment(
             cluster_name=cluster_name(service, version),
             endpoints=[
@@ -143,7 +142,7 @@ def endpoints(service: ServiceName, state: RoutingState) -> Iterator[ClusterLoad
 def _spare(state: RoutingState, version: VersionName) -> list[LbEndpoint]:
     """The servers of the other versions. One without a share lends none: a canary at zero gets no request."""
     return [
-        _endpoint(server, server.mode if other in state.shares else Mode.DRAIN)
+        lb_endpoint(server, server.mode if other in state.shares else Mode.DRAIN)
         for other in names(state)
         if other != version
         for server in _servers(state, other)
@@ -156,7 +155,8 @@ def _servers(state: RoutingState, version: VersionName) -> list[Server]:
 
 
 @lru_cache(_REMEMBERED)
-def _endpoint(server: Server, mode: Mode) -> LbEndpoint:
+def lb_endpoint(server: Server, mode: Mode) -> LbEndpoint:
+    """The server as an endpoint. Raises InputRefused for an address or a weight that is none."""
     if not 1 <= server.weight <= 256:
         raise InputRefused(f"{server.weight} is not a server weight between 1 and 256")
     host, port = endpoint(server.address, server.port)

@@ -1,28 +1,15 @@
-"""What a front asks for that Envoy is not told to do. Pure. HAProxy does all of it."""
+"""The limits that Envoy is told: how long, how often, how many. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from milkrun.errors import DataPlaneError
-from milkrun.router.front import Front
-
-
-def refuse(front: Front) -> None:
-    """Raises DataPlaneError for what must not be served without: who asked for TLS gets no plain text."""
-    if front.certificates:
-        raise DataPlaneError(
-            f"{front.name} has certificates, which the router does not give to Envoy",
-            remedy='use data_plane = "haproxy" for it',
-        )
-
-
-def missing(front: Front) -> Iterator[str]:
-    """What is served without, for the router's alarms."""
-    if front.trust:
-        yield f"{front.name} has trust: Envoy believes nobody in what they say of who called them"
-    for service, traffic in sorted(front.services.items()):
-        if traffic.override:
-            yield f"{service} has traffic.override: Envoy lets no tester choose a version"
-        if traffic.mirror:
-            yield f"{service} has traffic.mirror: the router has Envoy make no copies"
+IDLE_S = 4.0
+"""An idle connection to an instance is closed before the usual servers close it, or a POST could meet a closed one."""
+SILENT_S = 60
+"""A request in which nothing moves ends."""
+TUNNEL_S = 3600
+"""The same, of what became another protocol, and of TCP."""
+TRIES = 10
+COPIES_AT_MOST = 100
+"""Under way at once, in each of Envoy's threads."""
+COPY_WAIT_S = 5
+"""A copy that takes longer is cut."""

@@ -16,9 +16,10 @@ from milkrun.model import ServiceName
 from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
-from milkrun.router.envoy import clusters, counting, limits, readback
+from milkrun.router.envoy import clusters, counting, readback
 from milkrun.router.envoy.ads import Ads
 from milkrun.router.envoy.binary import Binary
+from milkrun.router.envoy.files import Files
 from milkrun.router.envoy.listeners import tcp_service
 from milkrun.router.envoy.outside import kept
 from milkrun.router.envoy.process import Process
@@ -34,11 +35,12 @@ MEMORY_FILE = "envoy.plane.json"
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What Envoy was told last: where it stands, and each service's state. A router that takes Envoy over tells it
-    the same, so nothing changes by a restart.
+    the same, so nothing changes by a restart. `certificates` are the copies that it listens with, by their names.
     """
 
     front: Front
     told: dict[ServiceName, RoutingState] = {}
+    certificates: tuple[str, ...] = ()
 
 
 class Envoy:
@@ -49,6 +51,7 @@ class Envoy:
         self._process = Process(folder, binary)
         self._ads = Ads(folder, front.name)
         self._outside = kept(folder)
+        self._files = Files(folder)
         self._front = front
         self._memory = Memory(front=front)
         self._changing = asyncio.Lock()
@@ -61,8 +64,8 @@ class Envoy:
 
     @property
     def behind(self) -> str:
-        """Why it does not follow its front yet, and what of that it does not do at all."""
-        return "; ".join([*filter(None, [self._late, self._ads.closed]), *limits.missing(self._front)])
+        """Why it does not follow its front yet, or other Envoys cannot ask."""
+        return "; ".join(filter(None, [self._late, self._ads.closed]))
 
     async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
         """Envoy serves: the one a former router left, as it is, or a new one serving `wanted`.
@@ -71,10 +74,13 @@ class Envoy:
         """
         async with self._changing:
             known = disk.load(self._folder / MEMORY_FILE, Memory)
+            certificates = self._files.certificates() if self._front.certificates else ()
+            now = Memory(front=self._front, told=dict(wanted), certificates=certificates)
             if self._process.adopt():
-                await self._taken_over(known or Memory(front=self._front, told=dict(wanted)), wanted)
+                await self._taken_over(known or now, now)
             else:
-                await self._started(Memory(front=self._front, told=dict(wanted)))
+                await self._started(now)
+            self._files.tidy(self._memory.certificates)
 
     def adopt(self) -> bool:
         """True when the Envoy that a former router started runs: it is this one's now, untouched."""
@@ -104,15 +110,15 @@ class Envoy:
                 told[service] = state
         return msgspec.structs.replace(memory, told=told)
 
-    async def _taken_over(self, known: Memory, wanted: Mapping[ServiceName, RoutingState]) -> None:
+    async def _taken_over(self, known: Memory, wanted: Memory) -> None:
         self._memory = self._sound(known)
         await self._listen()
         await self._ads.settled()
         told = {
-            service: known.told.get(service, wanted.get(service, RoutingState()))
+            service: known.told.get(service, wanted.told.get(service, RoutingState()))
             for service in self._front.services
         }
-        now = Memory(front=self._front, told=told)
+        now = msgspec.structs.replace(wanted, told=told)
         if now == known:
             self._log.info("took over the running Envoy as it is")
             return
@@ -213,7 +219,8 @@ class Envoy:
 
     def _snapshot(self, memory: Memory) -> Snapshot:
         try:
-            return snapshot(self._version(), memory.front, memory.told)
+            secrets = self._files.secrets(memory.front, memory.certificates)
+            return snapshot(self._version(), memory.front, memory.told, secrets)
         except InputRefused as error:
             raise DataPlaneError(f"not told to Envoy: {error}") from error
 

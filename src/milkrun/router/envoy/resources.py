@@ -11,9 +11,11 @@ from google.protobuf.message import Message
 
 from milkrun.model import ServiceName
 from milkrun.router.desired import RoutingState
+from milkrun.router.envoy import mirror
 from milkrun.router.envoy.clusters import clusters, endpoints
 from milkrun.router.envoy.listeners import entrance, page, tcp_service
 from milkrun.router.envoy.routes import routes
+from milkrun.router.envoy.secrets import NONE, Secrets
 from milkrun.router.envoy.strangers import Asked, front_for
 from milkrun.router.front import Front
 
@@ -46,11 +48,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[Kind, dict[str, bytes]]
 
 
-def snapshot(version: str, front: Front, states: Mapping[ServiceName, RoutingState]) -> Snapshot:
+def snapshot(
+    version: str, front: Front, states: Mapping[ServiceName, RoutingState], secrets: Secrets = NONE
+) -> Snapshot:
     """The resources with which the router's own Envoy stands as the front says, and serves the services as `states`
     say. Raises InputRefused for a name, an address or a share that is none.
     """
-    return _snapshot(version, front, states, lambda state: [entrance(front, state), page(front)])
+    return _snapshot(version, front, states, lambda state: [entrance(front, state, secrets), page(front)])
 
 
 def snapshot_for(
@@ -72,12 +76,16 @@ def _snapshot(
         Kind.CLUSTERS: _named(
             (each.name, each)
             for service, traffic in front.services.items()
-            for each in clusters(service, traffic, state[service])
+            for made in (clusters, mirror.clusters)
+            for each in made(service, traffic, state[service])
         ),
         Kind.ENDPOINTS: _named(
             (each.cluster_name, each)
-            for service in front.services
-            for each in endpoints(service, state[service])
+            for service, traffic in front.services.items()
+            for each in (
+                *endpoints(service, state[service]),
+                *mirror.endpoints(service, traffic, state[service]),
+            )
         ),
         Kind.LISTENERS: _named((each.name, each) for each in listeners(state)),
         Kind.ROUTES: {},

@@ -23,17 +23,16 @@ from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_
 from milkrun.errors import InputRefused
 from milkrun.model import SHARE_SLOTS, ServiceName
 from milkrun.router.desired import RoutingState
+from milkrun.router.envoy import mirror, testers
 from milkrun.router.envoy.clusters import cluster_name
+from milkrun.router.envoy.limits import SILENT_S, TRIES, TUNNEL_S
 from milkrun.router.envoy.messages import duration, packed
-from milkrun.router.envoy.users import Known, known
+from milkrun.router.envoy.users import known
 from milkrun.router.front import Front, Route
 from milkrun.router.placement import totals
 from milkrun.settings.service import TrafficSettings
 
-SILENT_S = 60
 _INSTEAD = "OVERWRITE_IF_EXISTS_OR_ADD"
-TUNNEL_S = 3600
-TRIES = 10
 IDEMPOTENT = ("GET", "HEAD")
 _BETWEEN = r"([/\\]|%2f|%5c)"
 _GOES_UP = rf"(?i)(.*{_BETWEEN})?(\.|%2e){{1,2}}(;[^/\\]*)?({_BETWEEN}.*)?"
@@ -55,20 +54,44 @@ def routes(front: Front, states: Mapping[ServiceName, RoutingState]) -> RouteCon
 
 
 def _routed(route: Route, traffic: TrafficSettings, state: RoutingState) -> Iterator[parts.Route]:
+    copies = [mirror.policy(route.service, traffic, to)] if (to := mirror.copied(traffic, state)) else []
+    for version in testers.versions(traffic, state):
+        action = parts.RouteAction(cluster=cluster_name(route.service, version))
+        asked = (testers.fits(route.service, version),)
+        yield from _sent(route, asked, _seen(route, traffic, action), copies)
     if not state.shares:
         said = f"no instance of {route.service} is in service\n"
         yield _said(_match(route, route.methods), 503, said)
         return
-    for each in known(traffic):
-        split = _split(route, traffic, state, each)
-        if not route.methods or "GET" in route.methods:
-            upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
-            yield _sent(_match(route, ("GET",), upgrade, *each.fits), split, _UNANSWERED, TUNNEL_S)
-        if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
-            yield _sent(_match(route, safe, *each.fits), split, _UNANSWERED, SILENT_S)
-        others = tuple(method for method in route.methods if method not in IDEMPOTENT)
-        if others or not route.methods:
-            yield _sent(_match(route, others, *each.fits), split, _NEVER_ARRIVED, SILENT_S)
+    for user in known(traffic):
+        action = parts.RouteAction(weighted_clusters={"clusters": weighted(route.service, state)})
+        if user.by:
+            action.weighted_clusters.use_hash_policy.value = True
+            action.hash_policy.append(user.by)
+        split = _seen(route, traffic, action)
+        split.response_headers_to_add.extend(user.answer)
+        yield from _sent(route, user.fits, split, copies)
+
+
+def _sent(
+    route: Route,
+    fits: Sequence[parts.HeaderMatcher],
+    to: parts.Route,
+    copies: Sequence[parts.RouteAction.RequestMirrorPolicy],
+) -> Iterator[parts.Route]:
+    """The requests of the route that fit go there, each sent again when that does no harm."""
+    if not route.methods or "GET" in route.methods:
+        upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
+        yield _tried(_match(route, ("GET",), upgrade, *fits), to, _UNANSWERED, TUNNEL_S)
+        if copies:
+            copied = _tried(_match(route, ("GET",), mirror.fits(), *fits), to, _UNANSWERED, SILENT_S)
+            copied.route.request_mirror_policies.extend(copies)
+            yield copied
+    if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
+        yield _tried(_match(route, safe, *fits), to, _UNANSWERED, SILENT_S)
+    others = tuple(method for method in route.methods if method not in IDEMPOTENT)
+    if others or not route.methods:
+        yield _tried(_match(route, others, *fits), to, _NEVER_ARRIVED, SILENT_S)
 
 
 def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> parts.RouteMatch:
@@ -90,29 +113,23 @@ def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> 
     return parts.RouteMatch(path_separated_prefix=route.path, headers=headers)
 
 
-def _split(route: Route, traffic: TrafficSettings, state: RoutingState, user: Known) -> parts.Route:
-    """What becomes of the route's requests: which version takes one, and which path it sees."""
+def _seen(route: Route, traffic: TrafficSettings, action: parts.RouteAction) -> parts.Route:
+    """A route with this action, whose instances see the path that they should."""
+    action.timeout.CopyFrom(duration(0))  # a download may take as long as it moves
     base = traffic.path
-    action = parts.RouteAction(
-        weighted_clusters={"clusters": weighted(route.service, state)},
-        timeout=duration(0),  # a download may take as long as it moves
-    )
-    if user.by:
-        action.weighted_clusters.use_hash_policy.value = True
-        action.hash_policy.append(user.by)
     if route.path == "/" or not route.strip:
         if base:
             action.prefix_rewrite = base + (route.path if route.path != "/" else "")
-        return parts.Route(route=action, response_headers_to_add=user.answer)
+        return parts.Route(route=action)
     action.regex_rewrite.pattern.regex = f"^{re.escape(route.path)}/?"
     action.regex_rewrite.substitution = f"{base}/"
     told = {"header": {"key": "x-forwarded-prefix", "value": route.path}, "append_action": _INSTEAD}
-    return parts.Route(route=action, request_headers_to_add=[told], response_headers_to_add=user.answer)
+    return parts.Route(route=action, request_headers_to_add=[told])
 
 
-def _sent(match: parts.RouteMatch, split: parts.Route, retry_on: str, silent_s: int) -> parts.Route:
+def _tried(match: parts.RouteMatch, to: parts.Route, retry_on: str, silent_s: int) -> parts.Route:
     found = parts.Route(match=match)
-    found.MergeFrom(split)
+    found.MergeFrom(to)
     found.route.idle_timeout.CopyFrom(duration(silent_s))
     found.route.retry_policy.CopyFrom(_again(retry_on))
     return found
