@@ -21,8 +21,8 @@ CERTIFICATES_FILE = "certificates.list"
 CERTIFICATES_FOLDER = "certificates"
 TLS = f"ssl crt-list {CERTIFICATES_FILE} ssl-min-ver TLSv1.2"
 
-_SAID_OF_CALLERS = "^(forwarded|x[^a-z0-9]forwarded([^a-z0-9].*)?|x[^a-z0-9]real[^a-z0-9]ip)$"
-_OURS = "^x[^a-z0-9]milkrun([^a-z0-9].*)?$"
+_SAID_OF_CALLERS = "forwarded|x[^a-z0-9]forwarded([^a-z0-9].*)?|x[^a-z0-9]real[^a-z0-9]ip"
+_OURS = "x[^a-z0-9]milkrun([^a-z0-9].*)?"
 _BETWEEN = r"([/\\]|%2f|%5c)"
 _DOTS = rf"(^|{_BETWEEN})(\.|%2e){{1,2}}(;[^/\\]*)?($|{_BETWEEN})"
 
@@ -51,17 +51,17 @@ def plain_paths() -> Iterator[str]:
     yield f"  http-request deny deny_status 400 if {suspect} {{ path -m reg -i '{_DOTS}' }}"
 
 
-def believed(trust: Collection[str]) -> Iterator[str]:
+def believed(trust: Collection[str], *, tls: bool) -> Iterator[str]:
     """Instances are told who called by what we saw, and by what the networks in `trust` say."""
-    known = ""
     if trust:
         yield f"  acl trusted src {' '.join(map(encode.network, trust))}"
-        known = " unless trusted"
-    yield f"  http-request del-header '{_SAID_OF_CALLERS}' -m reg{known}"
-    yield f"  http-request del-header '{_OURS}' -m reg"
+        yield f"  http-request del-header '^({_SAID_OF_CALLERS})$' -m reg unless trusted"
+        yield f"  http-request del-header '^{_OURS}$' -m reg"
+    else:  # each pattern is put to every header of every request: so one of both
+        yield f"  http-request del-header '^({_SAID_OF_CALLERS}|{_OURS})$' -m reg"
     yield "  http-request set-var(txn.upgrade) bool(true) if { req.hdr(connection) -m str -i upgrade }"
     yield "  http-request del-header connection"
     yield "  http-request set-header connection upgrade if { var(txn.upgrade) -m bool }"
     said = " unless trusted { req.hdr(x-forwarded-proto) -m found }" if trust else ""
-    yield f"  http-request set-header x-forwarded-proto %[ssl_fc,iif(https,http)]{said}"
+    yield f"  http-request set-header x-forwarded-proto {'https' if tls else 'http'}{said}"
     yield "  option forwardfor"

@@ -122,7 +122,7 @@ async def test_a_sidecar_that_others_reach_believes_nobody(place):
 
 
 async def test_without_the_guard_strangers_are_believed(place, monkeypatch):
-    monkeypatch.setattr(entrance, "believed", lambda trust: ["  option forwardfor"])
+    monkeypatch.setattr(entrance, "believed", lambda trust, tls: ["  option forwardfor"])
     site = await place("edge")
 
     found = await site.get("/", *FORGED)
