@@ -114,7 +114,7 @@ def router(
         return
     from milkrun.cli import daemon
     from milkrun.router.daemon import run
-    from milkrun.router.envoy import outside
+    from milkrun.router.envoy import files, outside
 
     _refuse_unknown(place, name, which)
     others = _others(ads, ads_cert, ads_key, ads_ca)
@@ -122,9 +122,11 @@ def router(
     address = place.address(registry)
     folder = place.folder_if_any()
     where = folder.path if folder else Path.cwd()
+    key = folder.state / "override.key" if folder else None
 
     async def body(handover: asyncio.Event) -> None:
         outside.keep(state_dir, others)
+        files.keep(state_dir, key)
         await run(
             address,
             name=name,
@@ -133,7 +135,7 @@ def router(
             handover=handover,
             accept_older=accept_older,
             folder=where,
-            override_file=folder.state / "override.key" if folder else None,
+            override_file=key,
         )
 
     daemon.run(name, state_dir, body)

@@ -171,11 +171,6 @@ def _stands(document: Document[Environment], name: str, router: RouterSettings) 
     document.require(
         (*here, "certificates"), bool(_FOLDER.fullmatch(router.certificates)), "is not the name of a folder"
     )
-    document.require(
-        (*here, "certificates"),
-        router.data_plane == "haproxy" or not router.certificates,
-        "are not given to Envoy yet: such a router needs HAProxy",
-    )
     for number, text in enumerate(router.trust):
         document.check((*here, "trust", number), _network, text)
     everything = False

@@ -155,12 +155,6 @@ BAD_ENVIRONMENTS = [
         21,
         "127.0.0.1:8404 is the address of routers.lb-goat.stats already",
     ),
-    (
-        '"127.0.0.1:8414"',
-        '"127.0.0.1:8414"\ndata_plane = "envoy"\ncertificates = "tls"',
-        23,
-        "are not given to Envoy yet",
-    ),
     ('"127.0.0.1:8414"', '"127.0.0.1:8414"\ndata_plane = "nginx"', 22, "data_plane"),
     ('"127.0.0.1:8414"', '"localhost:8500"', 21, "localhost:8500 is the address of registry.http already"),
 ]
