@@ -163,7 +163,8 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
     `catalog_index` is the X-Consul-Index of the health answer that the served state came from: an instance
     put in maintenance before that index and not listed here (or drained) gets no request from this router.
     `held` says why the wish of git is not served, empty when it is; `alarms` what else a person should know.
-    `since` is when the router began to stand where it does, `unequal_since` when the data plane began to differ
+    `former` says what a data plane's process from before a reload still has to do, and until when. `since` is when
+    the router began to stand where it does, `unequal_since` when the data plane began to differ
     from the wish, 0 while it does not (both in seconds since 1970).
     """
 
@@ -182,6 +183,7 @@ class RouterReport(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[str] = []
     held: list[str] = []
     alarms: list[str] = []
+    former: list[str] = []
     versions: dict[VersionName, VersionTraffic] = {}
     instances: dict[InstanceId, InstanceTraffic] = {}
     data_plane: str = ""

@@ -239,7 +239,7 @@ def _notes(service: ServiceName, wish: Wish, routers: list[RouterReport], facts:
         notes.append(f"no router reports for {service}: nobody is known to send it requests")
     for report in routers:
         notes.extend(f"{report.router} holds: {why}" for why in report.held)
-        notes.extend(f"{report.router}: {why}" for why in report.alarms)
+        notes.extend(f"{report.router}: {why}" for why in [*report.alarms, *report.former])
         if wish.mark and report.generation < wish.mark.generation and not report.held:
             notes.append(
                 f"{report.router} serves generation {report.generation}, git is at {wish.mark.generation}"

@@ -31,7 +31,8 @@ class InstanceCounted(msgspec.Struct, frozen=True, kw_only=True):
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """What one place of a data plane's process counted for one version since that process started.
 
-    `process` and `place` name the counter: it only grows while both stay. `version` is whose requests the place
+    `process` and `place` name the counter: it only grows while both stay. A process that was replaced ends all that it
+    still has at `until` (seconds since 1970; 0: it was not). `version` is whose requests the place
     takes now, None when nobody's. `instances` are the place's own, None when each one's part is not known.
     """
 
@@ -41,6 +42,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     figures: Figures = Figures()
     instances: dict[InstanceId, InstanceCounted] | None = None
+    until: float = 0.0
 
 
 class DataPlane(Protocol):

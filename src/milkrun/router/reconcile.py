@@ -22,7 +22,7 @@ from milkrun.model import (
     VersionTraffic,
     Wish,
 )
-from milkrun.router import disk
+from milkrun.router import disk, traffic
 from milkrun.router.desired import Decision, Known, Mode, RoutingState, desired, sentence
 from milkrun.router.diff import Observed, Operation, Remove, diff, leaving, said, settled
 from milkrun.router.ejection import Ejections, without
@@ -83,6 +83,7 @@ class Reconciler:
         self._file = folder / f"{service}.known.json"
         self._ledger = Ledger()
         self._each = InstanceLedger()
+        self.former: list[str] = []
         self._ejection = ejection or EjectionSettings()
         self._ejections = Ejections()
         self._aside: dict[InstanceId, str] = {}
@@ -206,6 +207,7 @@ class Reconciler:
         counted = await self._plane.traffic()
         self._ledger = self._ledger.read(counted)
         self._each = self._each.read(counted)
+        self.former = traffic.former(counted)
         if self.served:
             state = self.served.decision.state
             self._ejections = self._ejections.judged(self._each.total, state, self._clock(), self._ejection)

@@ -165,6 +165,7 @@ class Serving:
             drift=[self._trouble] if self._trouble else served.drift,
             held=served.decision.held,
             alarms=[*behind, *self._alarms(), *served.decision.alarms, *self._reconciler.aside],
+            former=self._reconciler.former,
             versions=self._reconciler.traffic(),
             instances=self._reconciler.instances(former),
             data_plane=self._proxy.name,

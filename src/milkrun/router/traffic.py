@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -90,10 +91,27 @@ class Cadence:
         return False
 
 
+def former(counted: Iterable[Counted]) -> list[str]:
+    """What processes from before a reload still have to do, for people."""
+    left: dict[float, int] = {}
+    for one in counted:
+        if one.until and one.in_flight:
+            left[one.until] = left.get(one.until, 0) + one.in_flight
+    return [
+        f"{count} request{'s' * (count != 1)} from before a reload may go on until {_written(until)}"
+        for until, count in sorted(left.items())
+    ]
+
+
+def _written(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _without_figures(report: RouterReport) -> RouterReport:
     """The report without what each request changes."""
     return msgspec.structs.replace(
         report,
+        former=[],
         versions={name: VersionTraffic(share=one.share) for name, one in report.versions.items()},
         instances={name: InstanceTraffic(state=one.state) for name, one in report.instances.items()},
     )

@@ -76,6 +76,9 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     version: `header:NAME`, from the networks in `override_from`, or a signed `cookie`; empty: not at all.
 
     Of `mirror_percent` of the GETs the version `mirror` gets a copy, and nobody its answers.
+
+    A request on which nothing moves for `idle_limit_s` is cut off. After a reload of the data plane, requests that it
+    had have `reload_limit_s` to end.
     """
 
     protocol: Literal["http", "http2", "tcp"] = "http"
@@ -88,6 +91,8 @@ class TrafficSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     mirror: str = ""
     mirror_percent: float = 100.0
     ejection: EjectionSettings = EjectionSettings()
+    idle_limit_s: float = 60.0
+    reload_limit_s: float = 600.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -154,6 +159,8 @@ def load(data: bytes, file: str) -> ServiceSettings:
     )
     _check_traffic(document)
     _check_ejection(document)
+    for field in ("idle_limit_s", "reload_limit_s"):
+        _check_limit(document, field)
     for field in ("interval_s", "timeout_s"):
         _check_seconds(document, ("health", field), getattr(settings.health, field))
     for field in ("drain_limit_s", "stop_limit_s"):
@@ -229,6 +236,15 @@ def _check_traffic(document: Document[ServiceSettings]) -> None:
         ("traffic", "slow_start_s"),
         0 <= traffic.slow_start_s <= SLOW_START_AT_MOST,
         f"has to be 0 to {SLOW_START_AT_MOST:.0f} seconds, not {traffic.slow_start_s:g}",
+    )
+
+
+def _check_limit(document: Document[ServiceSettings], field: str) -> None:
+    seconds = getattr(document.value.traffic, field)
+    document.require(
+        ("traffic", field),
+        1 <= seconds <= SECONDS_AT_MOST,
+        f"has to be 1 to {SECONDS_AT_MOST:.0f} seconds, not {seconds:g}",
     )
 
 

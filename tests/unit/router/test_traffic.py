@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from milkrun.model import Figures, InstanceTraffic, RouterId, RouterReport, ServiceName, VersionName
 from milkrun.model import VersionTraffic as Traffic
 from milkrun.router.plane import Counted
-from milkrun.router.traffic import FIGURES_S, Cadence, Ledger
+from milkrun.router.traffic import FIGURES_S, Cadence, Ledger, former
 
 V1, V2 = VersionName("v1"), VersionName("v2")
 
@@ -88,6 +88,17 @@ def test_every_request_is_counted_once_over_restarts_of_the_data_plane(lives):
     assert total(ledger).requests == sum(map(sum, lives))
 
 
+def test_what_is_left_of_before_a_reload_is_said_with_its_end():
+    def left(in_flight, until, place="goat.a"):
+        return replace(counted(9, process=int(until) + 1, place=place, in_flight=in_flight), until=until)
+
+    assert former([left(5, 0.0), left(0, 90.0)]) == []
+    assert former([left(2, 90.0), left(1, 90.0, "goat.b"), left(1, 150.0)]) == [
+        "3 requests from before a reload may go on until 1970-01-01 00:01:30 UTC",
+        "1 request from before a reload may go on until 1970-01-01 00:02:30 UTC",
+    ]
+
+
 REPORT = RouterReport(
     router=RouterId("lb"),
     service=ServiceName("goat"),
@@ -115,6 +126,7 @@ def test_news_is_written_at_once_and_figures_now_and_then():
     assert not cadence.due(REPORT, 900)
     assert cadence.due(more, 900)
     assert not cadence.due(busy, 900.1)
+    assert not cadence.due(replace(busy, former=["1 request"]), 900.1)
     assert cadence.due(drained, 900.2)
     assert cadence.due(replace(more, generation=2), 900.3)
     assert cadence.due(replace(busy, generation=2), 900.3 + FIGURES_S)

@@ -112,6 +112,14 @@ def test_who_is_put_aside_may_be_said_or_that_nobody_is():
     assert load("[traffic.ejection]\nsilent_s = 60").ejection.silent_s == 60
 
 
+@pytest.mark.parametrize("key", ["idle_limit_s", "reload_limit_s"])
+@pytest.mark.parametrize("seconds", ["0", "0.5", "86401", "nan"])
+def test_long_requests_have_limits(key, seconds):
+    with pytest.raises(InputRefused, match="1 to 86400 seconds"):
+        load(f"{key} = {seconds}")
+    assert getattr(load(f"{key} = 7200"), key) == 7200
+
+
 def test_a_version_may_get_copies():
     traffic = load('mirror = "0.0.3+rc.1"\nmirror_percent = 0.01')
     assert (traffic.mirror, traffic.mirror_percent) == ("0.0.3+rc.1", 0.01)

@@ -94,6 +94,11 @@ def render(
     return "\n".join(lines) + "\n"
 
 
+def reload_limit_s(whole: Layout) -> float:
+    """How long a worker that a reload made a former one may have requests: HAProxy knows one limit for all."""
+    return max((each.traffic.reload_limit_s for each in whole.sections.values()), default=600.0)
+
+
 def _head(whole: Layout) -> Iterator[str]:
     yield f"""\
 # Written by milkrun's router. It always equals what runs: edits here are overwritten.
@@ -103,20 +108,20 @@ global
   stats timeout 2m
   tune.memory.hot-size 4194304
   no strict-limits
-  hard-stop-after 10m
+  hard-stop-after {encode.milliseconds(reload_limit_s(whole))}
   mworker-max-reloads 8"""
     if mirror.needed(each.traffic for each in whole.sections.values()):
         yield from mirror.head()
-    yield """
+    idle_s = max((each.traffic.idle_limit_s for each in whole.sections.values()), default=60.0)
+    yield f"""
 defaults
   mode http
   timeout connect 500ms
   timeout http-request 10s
   timeout http-keep-alive 30s
   timeout queue 5s
-  timeout client 1m
-  timeout server 1m
-  timeout tunnel 1h
+  timeout client {encode.milliseconds(idle_s)}
+  timeout server {encode.milliseconds(idle_s)}
   retries 30
   option redispatch 1
   retry-on conn-failure empty-response

@@ -11,6 +11,8 @@ import socket
 import weakref
 from collections.abc import Callable, Collection, Mapping
 
+import msgspec
+
 from milkrun.errors import DataPlaneError
 from milkrun.model import ServiceName
 from milkrun.router.haproxy import counting
@@ -40,6 +42,7 @@ class Former:
         self._each: Mapping[ServiceName, Collection[int]] = {}
         self._told: Mapping[ServiceName, Told] = {}
         self.counted: dict[ServiceName, list[Counted]] = {}
+        self._until = 0.0
         self.over = False
         self.process = 0
 
@@ -49,9 +52,11 @@ class Former:
         lanes: Mapping[ServiceName, int],
         told: Mapping[ServiceName, Told],
         each: Mapping[ServiceName, Collection[int]],
+        *,
+        until: float,
     ) -> Former:
         """The worker that serves now, before the reload that makes it a former one. `each` are the lanes of which all
-        servers are asked for.
+        servers are asked for; `until` is when HAProxy makes it end (seconds since 1970).
         """
         connection = socket.socket(socket.AF_UNIX)
         connection.setblocking(False)
@@ -63,7 +68,7 @@ class Former:
         except (OSError, TimeoutError) as error:
             former.release()
             raise DataPlaneError(f"HAProxy's worker cannot be held for its counters ({error})") from error
-        former.lanes, former._told, former._each = dict(lanes), told, each
+        former.lanes, former._told, former._each, former._until = dict(lanes), told, each, until
         try:
             await former._ask("prompt")
         except DataPlaneError:
@@ -82,7 +87,9 @@ class Former:
                     ended = found.jobs <= 1  # then all that it says from now on is the end of it
                 if counting.pooled(found, service):
                     found = await self._reading(service, lanes, pool=True)
-                self.counted[service] = self._told[service](found)
+                self.counted[service] = [
+                    msgspec.structs.replace(one, until=self._until) for one in self._told[service](found)
+                ]
         except DataPlaneError:
             self.release()  # it was cut off: what it said last is what there is
             return False
@@ -109,6 +116,11 @@ class Former:
         except (OSError, TimeoutError) as error:
             raise DataPlaneError(f"a former worker does not answer ({error})") from error
         return reply.removesuffix(_PROMPT).decode("utf-8", errors="replace") + "\n"
+
+    @property
+    def in_flight(self) -> int:
+        """The requests that it had when it was last read."""
+        return sum(one.in_flight for counted in self.counted.values() for one in counted)
 
     def release(self) -> None:
         """The worker ends as soon as it likes."""

@@ -35,6 +35,8 @@ _BALANCE = {
     "two-choices": "random(2)",
 }
 _LINES_REMEMBERED = 65_536
+TUNNEL_S = 3600.0
+"""For so long nothing may move once HAProxy reads the bytes no more: on a WebSocket, and in TCP."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +64,12 @@ def backends(service: ServiceName, section: Section) -> list[str]:
 def mode(traffic: TrafficSettings) -> str:
     """HAProxy's mode for what the service's instances speak."""
     return "tcp" if traffic.protocol == "tcp" else "http"
+
+
+def waiting(traffic: TrafficSettings) -> Iterator[str]:
+    """How long a backend waits for an instance that says nothing."""
+    yield f"  timeout server {encode.milliseconds(traffic.idle_limit_s)}"
+    yield f"  timeout tunnel {encode.milliseconds(max(TUNNEL_S, traffic.idle_limit_s))}"
 
 
 def check(servers: int, *, pooled: bool = False) -> str:
@@ -96,6 +104,7 @@ def render(
     options, pool_options = server_options(traffic, count), server_options(traffic, count, pooled=True)
     spilled = " proto h2" if traffic.protocol == "http2" else ""
     shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
+    shape += waiting(traffic)
     shape += [*choice.stripped(service, traffic), *mirror.limited(traffic)]
     if traffic.path:
         shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
@@ -113,7 +122,7 @@ def render(
         if number in versions:
             for server in state.versions.get(versions[number], {}).values():
                 yield _server_line(server, options)
-    yield from ("", f"backend {pool_name(service)}", f"  mode {mode(traffic)}", shape[1])
+    yield from ("", f"backend {pool_name(service)}", f"  mode {mode(traffic)}", shape[1], *waiting(traffic))
     for server in pool(state).values():
         yield _server_line(server, pool_options)
     yield from _spill(service, traffic)
@@ -126,7 +135,8 @@ def _spill(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
 frontend {service}.spill
   mode {mode(traffic)}
   description what a lane with nobody left hands on
-  bind unix@{spill_socket(service)} mode 600"""
+  bind unix@{spill_socket(service)} mode 600
+  timeout client {encode.milliseconds(traffic.idle_limit_s)}"""
     if mode(traffic) == "http":
         yield "  http-request disable-l7-retry unless METH_GET"
     yield from mirror.not_spilled(traffic)

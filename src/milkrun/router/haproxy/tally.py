@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import RoutingState
-from milkrun.router.haproxy import counting
+from milkrun.router.haproxy import config, counting
 from milkrun.router.haproxy.counting import Reading
 from milkrun.router.haproxy.former import Former
 from milkrun.router.haproxy.memory import Memory
@@ -64,8 +65,15 @@ class Tally:
                 return
             self._again_at = now + LOOK_S
             for former in list(self._formers):
-                if not former.over and await former.read():
+                if former.over:
+                    continue
+                if await former.read():
                     self.ended.add(former.process)
+                elif former.in_flight:
+                    self._log.warning(
+                        "a worker from before a reload is gone with requests that it had",
+                        requests=former.in_flight,
+                    )
 
     async def _reading(
         self, service: ServiceName, count: int, *, pool: bool, each: Collection[int]
@@ -111,9 +119,10 @@ class Tally:
             service: self._teller(service, count, lanes[service], states[service], each[service])
             for service, count in counts.items()
         }
+        until = time.time() + (config.reload_limit_s(memory.running) if memory.running else 0.0)
         former = None
         try:
-            former = await Former.held(self._admin, counts, tellers, each)
+            former = await Former.held(self._admin, counts, tellers, each, until=until)
         except DataPlaneError as error:
             self._log.warning("what the former worker counts from now on is lost", why=str(error))
         try:
