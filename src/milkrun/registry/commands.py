@@ -120,7 +120,11 @@ class Txn(Command, frozen=True):
     operations: Sequence[AnyOp]
 
 
-class RegisterService(Command, frozen=True):
+class AgentCommand(Command, frozen=True):
+    """A change of what this registry's own agent looks after."""
+
+
+class RegisterService(AgentCommand, frozen=True):
     """Registers a service of this node with its checks."""
 
     service: Service
@@ -128,25 +132,25 @@ class RegisterService(Command, frozen=True):
     replace_checks: bool = False
 
 
-class DeregisterService(Command, frozen=True):
+class DeregisterService(AgentCommand, frozen=True):
     """Takes a service of this node out; it need not be there."""
 
     service_id: str
 
 
-class RegisterCheck(Command, frozen=True):
+class RegisterCheck(AgentCommand, frozen=True):
     """Registers a check of this node or of one of its services."""
 
     check: CheckSpec
 
 
-class DeregisterCheck(Command, frozen=True):
+class DeregisterCheck(AgentCommand, frozen=True):
     """Takes a check of this node out; it need not be there."""
 
     check_id: str
 
 
-class ReportCheck(Command, frozen=True):
+class ReportCheck(AgentCommand, frozen=True):
     """Says how a TTL check stands."""
 
     check_id: str
@@ -154,7 +158,7 @@ class ReportCheck(Command, frozen=True):
     output: str
 
 
-class ReportProbe(Command, frozen=True):
+class ReportProbe(AgentCommand, frozen=True):
     """Says what a probe found; nothing changes if the check is not defined as it was then."""
 
     check: CheckSpec
@@ -162,7 +166,7 @@ class ReportProbe(Command, frozen=True):
     output: str
 
 
-class MaintainService(Command, frozen=True):
+class MaintainService(AgentCommand, frozen=True):
     """Puts a service of this node into maintenance, or takes it out."""
 
     service_id: str
@@ -170,7 +174,7 @@ class MaintainService(Command, frozen=True):
     reason: str
 
 
-class MaintainNode(Command, frozen=True):
+class MaintainNode(AgentCommand, frozen=True):
     """Puts this node into maintenance, or takes it out."""
 
     enable: bool
@@ -206,19 +210,23 @@ class Restore(Command, frozen=True):
     contents: Contents
 
 
-class CreateSession(Command, frozen=True):
+class SessionCommand(Command, frozen=True):
+    """A session begins, goes on or ends."""
+
+
+class CreateSession(SessionCommand, frozen=True):
     """Starts a session. Its id."""
 
     session: Session
 
 
-class RenewSession(Command, frozen=True):
+class RenewSession(SessionCommand, frozen=True):
     """Starts a session's time to live anew. The session, None when there is none."""
 
     session_id: str
 
 
-class DestroySession(Command, frozen=True):
+class DestroySession(SessionCommand, frozen=True):
     """Ends a session; it need not be there. True."""
 
     session_id: str

@@ -82,11 +82,16 @@ async def serve(
         structlog.get_logger("registry").info("the registry serves", **where, data=str(data_dir))
         if ready:
             ready()
-        ends: list[asyncio.Future[Any]] = [engine.failed, engine.left]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if engine.failed.done():
-            raise engine.failed.result()
-        structlog.get_logger("registry").warning("the registry ends, as it was asked to over HTTP")
+        await _left(engine)
+
+
+async def _left(engine: Engine) -> None:
+    """A client asked the registry to leave. Raises what made it fail before that."""
+    ends: list[asyncio.Future[Any]] = [engine.failed, engine.left]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if engine.failed.done():
+        raise engine.failed.result()
+    structlog.get_logger("registry").warning("the registry ends, as it was asked to over HTTP")
 
 
 @asynccontextmanager

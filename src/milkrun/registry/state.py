@@ -125,29 +125,15 @@ class Machine:
         self._settle(now)
         return result
 
-    def _apply(self, command: commands.Command, now: float) -> Any:  # noqa: C901, PLR0912  one arm a command
+    def _apply(self, command: commands.Command, now: float) -> Any:  # noqa: C901, PLR0912  one arm a concept
         match command:
             case commands.KvCommand():
                 return self._apply_to_keys(command)
             case commands.Txn():
                 draft = CatalogDraft(self.catalog, self.ledger, own=self.node)
                 return txn.run(self.kv, draft, command.operations, self._may_lock)
-            case commands.RegisterService():
-                self.agent.register(command.service, command.checks, now, replace=command.replace_checks)
-            case commands.DeregisterService():
-                self.catalog.drop_service(self.node, command.service_id)
-            case commands.RegisterCheck():
-                self.agent.register_check(command.check, now)
-            case commands.DeregisterCheck():
-                self.catalog.drop_check(self.node, command.check_id)
-            case commands.ReportCheck():
-                self.agent.report(command.check_id, command.status, command.output, now)
-            case commands.ReportProbe():
-                self.agent.report_probe(command.check, command.status, command.output, now)
-            case commands.MaintainService():
-                self.agent.maintain_service(command.service_id, enable=command.enable, reason=command.reason)
-            case commands.MaintainNode():
-                self.agent.maintain_node(enable=command.enable, reason=command.reason)
+            case commands.AgentCommand():
+                self._apply_to_agent(command, now)
             case commands.CatalogRegister():
                 self._register(command)
             case commands.CatalogDeregister():
@@ -157,12 +143,8 @@ class Machine:
                 self.ledger.touched.add(topics.EVENTS)
             case commands.Restore():
                 self._restore(command.contents, now)
-            case commands.CreateSession():
-                return self._create_session(command.session, now)
-            case commands.RenewSession():
-                return self.sessions.renew(command.session_id, now)
-            case commands.DestroySession():
-                self.sessions.end(command.session_id, now)
+            case commands.SessionCommand():
+                return self._apply_to_sessions(command, now)
             case commands.AccessCommand():
                 return self._apply_to_tokens(command)
             case commands.ConfigureAutopilot():
@@ -202,6 +184,39 @@ class Machine:
             case _:
                 raise TypeError(f"no such command: {command!r}")
         return True
+
+    def _apply_to_agent(self, command: commands.AgentCommand, now: float) -> None:
+        match command:
+            case commands.RegisterService():
+                self.agent.register(command.service, command.checks, now, replace=command.replace_checks)
+            case commands.DeregisterService():
+                self.catalog.drop_service(self.node, command.service_id)
+            case commands.RegisterCheck():
+                self.agent.register_check(command.check, now)
+            case commands.DeregisterCheck():
+                self.catalog.drop_check(self.node, command.check_id)
+            case commands.ReportCheck():
+                self.agent.report(command.check_id, command.status, command.output, now)
+            case commands.ReportProbe():
+                self.agent.report_probe(command.check, command.status, command.output, now)
+            case commands.MaintainService():
+                self.agent.maintain_service(command.service_id, enable=command.enable, reason=command.reason)
+            case commands.MaintainNode():
+                self.agent.maintain_node(enable=command.enable, reason=command.reason)
+            case _:
+                raise TypeError(f"no such command: {command!r}")
+
+    def _apply_to_sessions(self, command: commands.SessionCommand, now: float) -> Any:
+        match command:
+            case commands.CreateSession():
+                return self._create_session(command.session, now)
+            case commands.RenewSession():
+                return self.sessions.renew(command.session_id, now)
+            case commands.DestroySession():
+                self.sessions.end(command.session_id, now)
+                return True
+            case _:
+                raise TypeError(f"no such command: {command!r}")
 
     def _apply_to_tokens(self, command: commands.AccessCommand) -> Any:
         match command:

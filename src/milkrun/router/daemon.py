@@ -40,34 +40,53 @@ async def run(
             registry, planes, host, state_dir, folder, override_file or state_dir / override_key.NAME
         )
         while not handover.is_set():
-            try:
-                front = await standing.first(registry, name, state_dir)
-            except asyncio.CancelledError:
-                # What a former router left must not serve on alone: nobody would stop it any more.
-                if last := standing.last(state_dir):
-                    await (await make.router(last)).end()
-                raise
+            front = await _where(registry, name, make)
             router = await make.router(front, accept_older=accept_older)
-            stop = asyncio.Event()
-            try:
-                await router.start()
-                async with asyncio.TaskGroup() as tasks:
-                    others = [
-                        tasks.create_task(standing.another(registry, front, stop)),
-                        tasks.create_task(_copied(handover, stop)),
-                    ]
-                    formers.pop(router.presence.place, None)
-                    moves = [former.presence.move_to(router.presence) for former in formers.values()]
-                    others += [tasks.create_task(move) for move in moves]
-                    await _until(stop, router.run())
-                    for other in others:
-                        other.cancel()
-            finally:
-                router.release()
-                if (task := asyncio.current_task()) and task.cancelling():
-                    await router.end()
+            await _stands(router, front, registry, formers, handover)
             formers[router.presence.place] = router
             accept_older = False
+
+
+async def _where(registry: Registry, name: str, make: _Maker) -> Front:
+    """Where the router stands now. Cancelled before that is known, what a former router left has ended."""
+    try:
+        return await standing.first(registry, name, make.state_dir)
+    except asyncio.CancelledError:
+        # It must not serve on alone: nobody would stop it any more.
+        if last := standing.last(make.state_dir):
+            await (await make.router(last)).end()
+        raise
+
+
+async def _stands(
+    router: Router,
+    front: Front,
+    registry: Registry,
+    formers: dict[tuple[str, frozenset[str]], Router],
+    handover: asyncio.Event,
+) -> None:
+    """The router has worked at this front, until there is another one or the hand-over. Cancelled, it has ended.
+
+    What the `formers` said in the registry is moved to where this one is.
+    """
+    stop = asyncio.Event()
+    try:
+        await router.start()
+        async with asyncio.TaskGroup() as tasks:
+            others = [
+                tasks.create_task(standing.another(registry, front, stop)),
+                tasks.create_task(_copied(handover, stop)),
+            ]
+            formers.pop(router.presence.place, None)
+            moves = [former.presence.move_to(router.presence) for former in formers.values()]
+            others += [tasks.create_task(move) for move in moves]
+            await _until(stop, router.run())
+            for other in others:
+                other.cancel()
+    finally:
+        router.release()
+        if (task := asyncio.current_task()) and task.cancelling():
+            await router.end()
 
 
 class _Maker(NamedTuple):
