@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
 from fleet import Fleet, a_fleet
 
 from milkrun.host.process import Identity
@@ -28,60 +30,6 @@ async def fleet(tmp_path):
 def pid(fleet: Fleet) -> int:
     file = fleet.state / "envoy.process.json"
     return msgspec.json.decode(file.read_bytes(), type=Identity).pid
-
-
-async def test_weights_take_effect_and_are_reported(fleet):
-    await fleet.goat("a", "0.0.1")
-    await fleet.goat("b", "0.0.2")
-    await fleet.weigh(1, {"0.0.1": 100, "0.0.2": 0})
-    async with fleet.router():
-        await fleet.reported(lambda report: report.generation == 1)
-        assert set(await fleet.answers()) == {"a"}
-
-        commit = await fleet.weigh(2, {"0.0.1": 0, "0.0.2": 7})
-
-        report = await fleet.reported(lambda report: report.commit == commit)
-        assert {name: each.share for name, each in report.versions.items() if each.share} == {"0.0.2": 10_000}
-        assert (report.reloads, report.drift, report.held, report.alarms) == (0, [], [], [])
-        assert report.data_plane.startswith("envoy 1.")
-        assert set(await fleet.answers()) == {"b"}
-    with pytest.raises(ConnectionRefusedError):
-        await fleet.ask()
-
-
-async def test_an_instance_comes_falls_ill_rests_and_goes(fleet):
-    await fleet.goat("a", "0.0.1")
-    await fleet.goat("b", "0.0.1")
-    async with fleet.router():
-        await fleet.serves("a", "b")
-        await fleet.goat("c", "0.0.1")
-        await fleet.serves("a", "b", "c")
-        await fleet.registry.report("service:c", "critical", "cow")
-        report = await fleet.serves("a", "b")
-        assert report.instances["c"].state == "drained"
-        await fleet.registry.deregister("c")
-        await fleet.reported(lambda report: "c" not in report.instances)
-        assert set(await fleet.answers()) == {"a", "b"}
-
-
-async def test_who_still_answers_is_draining_and_then_drained(fleet):
-    a = await fleet.goat("a", "0.0.1")
-    async with fleet.router(), asyncio.TaskGroup() as tasks:
-        await fleet.serves("a")
-        a.gate.clear()
-        long = tasks.create_task(fleet.ask())
-        await a.entered.wait()
-        await fleet.goat("b", "0.0.1")
-        await fleet.serves("a", "b")
-
-        await fleet.registry.maintenance("a", enable=True, reason="rest")
-        report = await fleet.serves("b")
-
-        assert (report.instances["a"].state, report.instances["a"].in_flight) == ("draining", 1)
-        assert set(await fleet.answers()) == {"b"}
-        a.gate.set()
-        assert await long == "a"
-        await fleet.reported(lambda report: report.instances["a"].state == "drained")
 
 
 async def test_envoy_comes_back_by_itself_while_the_registry_is_dead(fleet):
@@ -154,6 +102,39 @@ async def test_another_data_plane_takes_the_place_of_the_former_one(fleet):
         await fleet.reported(lambda report: report.data_plane.startswith("envoy") and not report.drift)
         assert set(await fleet.answers()) == {"a"}
         assert not Path(f"/proc/{master}").exists()
+
+
+async def test_a_certificate_is_renewed_and_a_bad_one_is_said(fleet, tmp_path):
+    folder, ca = tmp_path / "pem", trustme.CA()
+    folder.mkdir()
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+
+    def put(data: bytes) -> None:
+        (folder / ".draft").write_bytes(data)
+        (folder / ".draft").replace(folder / "shop.pem")
+
+    async def serial() -> str:
+        _, writer = await asyncio.open_connection(*fleet.listen, ssl=context, server_hostname="shop.example")
+        writer.close()
+        return writer.get_extra_info("ssl_object").getpeercert()["serialNumber"]
+
+    put(ca.issue_cert("shop.example").private_key_and_cert_chain_pem.bytes())
+    await fleet.goat("a", "0.0.1")
+    await fleet.settle(data_plane="envoy", certificates=str(folder))
+    async with fleet.router():
+        await fleet.serves("a")
+        before = await serial()
+
+        put(ca.issue_cert("shop.example").private_key_and_cert_chain_pem.bytes())
+
+        async with asyncio.timeout(30):
+            while await serial() == before:
+                await asyncio.sleep(0.02)
+        put(b"no certificate")
+        report = await fleet.reported(lambda report: report.alarms)
+        assert "'shop.pem' is refused" in report.alarms[0]
+        assert report.reloads == 0
 
 
 async def _refused(fleet: Fleet) -> bool:
