@@ -15,6 +15,7 @@ from milkrun.latency import quantile_ms
 from milkrun.model import ServiceName
 from milkrun.router.desired import Mode
 from milkrun.router.diff import Remove, diff
+from milkrun.router.envoy import readback
 from milkrun.router.front import Route
 from milkrun.settings.service import TrafficSettings
 
@@ -79,6 +80,13 @@ async def test_one_services_change_touches_no_other(edge, apps, session):
 
     assert (cows.failed, set(cows.answers)) == ({}, {"b1"})
     assert (await envoy.of(COW).observe()).shares == {"1": 10_000}
+
+
+async def test_a_service_is_read_back_without_the_others(edge, apps):
+    envoy = edge.envoys[-1]
+    rows = (await envoy._process.admin.get("/clusters?format=json")).count(b'"host_statuses"')
+    assert rows > (await envoy._process.admin.get(readback.question(GOAT))).count(b'"host_statuses"') == 1
+    assert (await envoy.of(GOAT).observe()).shares == (await envoy.of(COW).observe()).shares == {"1": 10_000}
 
 
 async def test_a_poisoned_service_keeps_no_other_from_its_start(edge, apps, session):

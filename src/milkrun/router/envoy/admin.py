@@ -48,6 +48,28 @@ class Admin:
             os.close(descriptor)
 
 
+class Shared:
+    """Reads what many ask for at once only once: whoever asks gets what was read after the asking, or is read now."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._asked = 0
+        self._read: dict[str, tuple[int, bytes]] = {}
+        self._reading = asyncio.Lock()
+
+    async def read(self, path: str) -> bytes:
+        """What Envoy shows at the path, not older than this call."""
+        self._asked += 1
+        ticket = self._asked
+        async with self._reading:
+            as_of, body = self._read.get(path, (0, b""))
+            if as_of < ticket:
+                as_of = self._asked
+                body = await self._admin.get(path)
+                self._read[path] = as_of, body
+            return body
+
+
 async def _read(reply: aiohttp.ClientResponse) -> bytes:
     chunks = []
     size = 0

@@ -17,6 +17,7 @@ from milkrun.router import disk
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
 from milkrun.router.envoy import clusters, counting, readback
+from milkrun.router.envoy.admin import Shared
 from milkrun.router.envoy.ads import Ads
 from milkrun.router.envoy.binary import Binary
 from milkrun.router.envoy.files import Files
@@ -49,6 +50,7 @@ class Envoy:
     def __init__(self, folder: Path, binary: Binary, front: Front) -> None:
         self._folder = folder
         self._process = Process(folder, binary)
+        self._splits = Shared(self._process.admin)
         self._ads = Ads(folder, front.name)
         self._outside = kept(folder)
         self._files = Files(folder)
@@ -165,9 +167,8 @@ class Envoy:
         """What Envoy does now for the service."""
         await self._open()
         tcp = self._tcp(service)
-        dump = "listeners" if tcp else "route_configs"
-        hosts = await self._process.admin.get("/clusters?format=json")
-        split = await self._process.admin.get(f"/config_dump?resource=dynamic_{dump}")
+        hosts = await self._process.admin.get(readback.question(service))
+        split = await self._splits.read(readback.LISTENERS if tcp else readback.ROUTES)
         told = self._memory.told.get(service, RoutingState())
         there = readback.clusters(hosts, service)
         return readback.observed(told, there, readback.placement(split, service), tcp=tcp)

@@ -1,7 +1,7 @@
 """What Envoy says that it does, as the port says it. Pure.
 
-Read from the admin's `/clusters?format=json` and `/config_dump`, not from what was told: only then does a refusal, or
-somebody else's hand, show.
+Read from the admin's `/clusters` (one service's) and `/config_dump`, not from what was told: only then does a refusal,
+or somebody else's hand, show.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 
 from milkrun.errors import DataPlaneError
-from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.model import InstanceId, ServiceName, VersionName, service_name
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.diff import Observed, Seen
 from milkrun.router.envoy.clusters import of_cluster
 from milkrun.router.placement import Placement, Span, totals
 
+ROUTES = "/config_dump?resource=dynamic_route_configs"
+LISTENERS = "/config_dump?resource=dynamic_listeners"
 Place = tuple[str, int]
 _REMEMBERED = 65_536
 _ODD = (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -77,6 +79,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 Clusters = dict[VersionName, dict[Place, Host]]
 """One service's clusters by version, their hosts by address."""
+
+
+def question(service: ServiceName) -> str:
+    """What to ask Envoy's admin for the service's clusters. One that knows no filter shows all."""
+    return f"/clusters?format=json&filter=^{service_name(service)}/[^/]*$"
 
 
 def clusters(body: bytes, service: ServiceName) -> Clusters:
