@@ -1,7 +1,8 @@
-"""Follows a growing file, also when it is cut or replaced."""
+"""Follows a growing file, also when it is cut or replaced; what was cut off and stands in `<file>.1` is read there."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 BLOCK = 1 << 16
@@ -25,18 +26,14 @@ class Tail:
 
     def _last_lines(self, count: int) -> list[str]:
         try:
-            with self.path.open("rb") as file:
-                self._inode = _inode(self.path)
-                end = file.seek(0, 2)
-                data, at = b"", end
-                while at > 0 and data.count(b"\n") <= count:
-                    at = max(0, at - BLOCK)
-                    file.seek(at)
-                    data = file.read(end - at)
+            self._inode = _inode(self.path)
+            data, self._offset = _end(self.path, count)
         except OSError:
             return []
-        self._offset = end
         *whole, self._rest = data.split(b"\n")
+        if len(whole) < count:
+            with contextlib.suppress(OSError):
+                whole = [*_end(_cut_off(self.path), count - len(whole))[0].splitlines(), *whole]
         return [_text(line) for line in whole[-count:]] if count else []
 
     def _new(self) -> list[str]:
@@ -44,7 +41,10 @@ class Tail:
             with self.path.open("rb") as file:
                 inode = _inode(self.path)
                 size = file.seek(0, 2)
-                if inode != self._inode or size < self._offset:
+                if size < self._offset and inode == self._inode:
+                    self._rest += _after(_cut_off(self.path), self._offset)
+                    self._offset = 0
+                elif inode != self._inode:
                     self._inode, self._offset, self._rest = inode, 0, b""
                 file.seek(self._offset)
                 data = file.read()
@@ -57,6 +57,33 @@ class Tail:
             rest = b""
         self._rest = rest
         return [_text(line) for line in whole]
+
+
+def _cut_off(path: Path) -> Path:
+    """Where the agent puts a log that grew too long (`agent/units/logfile.py`)."""
+    return path.with_name(f"{path.name}.1")
+
+
+def _end(path: Path, lines: int) -> tuple[bytes, int]:
+    """The end of the file with at least so many lines, or all of it; and how long the file is."""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        data, at = b"", end
+        while at > 0 and data.count(b"\n") <= lines:
+            at = max(0, at - BLOCK)
+            file.seek(at)
+            data = file.read(end - at)
+    return data, end
+
+
+def _after(path: Path, offset: int) -> bytes:
+    """What the file has from there on; nothing when it is no longer than that, and so was not what was cut off."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _inode(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milkrun.cli.table import percent, short, table
 from milkrun.model import AgentReport
+from milkrun.overview.rolling import RolloutLine
 from milkrun.overview.view import InstanceView, RouterView, ServiceView, VersionView, View
 
 WHY_AT_MOST = 60
@@ -69,12 +70,27 @@ def service_lines(service: ServiceView, *, closely: bool = False) -> list[str]:
     lines = [
         f"{service.service}{at}{maintenance}: {f'served by {listens}' if listens else 'no router reports'}"
     ]
+    if service.rollout:
+        lines.append(_rollout(service.rollout))
     lines += version_table(service)
     if closely and service.requests:
         lines += answer_table(service)
     if service.instances:
         lines += instance_table(service.instances)
     return lines
+
+
+def _rollout(rollout: RolloutLine) -> str:
+    """What is under way."""
+    stands = f"held: {rollout.held}" if rollout.held else ""
+    waits = f"waits for {', '.join(rollout.waits_for)}" if rollout.waits_for else ""
+    about = "; ".join(
+        part for part in (stands, waits, rollout.reason and f"because {rollout.reason}") if part
+    )
+    return (
+        f"  rollout of {rollout.version} ({rollout.strategy}) {rollout.phase}, step {rollout.step} of {rollout.steps}"
+        + (f": {about}" if about else "")
+    )
 
 
 def version_table(service: ServiceView) -> list[str]:

@@ -6,12 +6,14 @@ import msgspec
 
 from milkrun.model import (
     AgentReport,
+    EngineReport,
     Instance,
     RouterReport,
     ServiceName,
     SyncReport,
     Wish,
 )
+from milkrun.overview.rolling import Rolling
 from milkrun.settings.environment import PublishedEnvironment
 from milkrun.settings.service import PublishedService
 
@@ -49,4 +51,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     routers: list[RouterReport] = []
     agents: list[AgentReport] = []
     sync: SyncReport | None = None
+    engines: list[EngineReport] = []
+    rollouts: dict[ServiceName, Rolling] = {}
     unreadable: list[str] = []

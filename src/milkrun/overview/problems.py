@@ -8,6 +8,7 @@ import msgspec
 
 from milkrun.model import Health, Instance, RouterId, RouterReport, ServiceName, Wish
 from milkrun.overview.facts import Facts
+from milkrun.overview.rolling import needing
 from milkrun.settings.environment import RouterSettings
 
 BEHIND_S = 10.0
@@ -34,6 +35,10 @@ def problems(facts: Facts, *, now: float) -> list[Problem]:
         *_units(facts),
         *_instances(facts),
         *_replicas(facts),
+        *(
+            Problem(service=service, what=what, remedy=remedy)
+            for service, what, remedy in needing(facts.rollouts, facts.engines)
+        ),
         *(
             Problem(
                 service="",

@@ -10,8 +10,9 @@ import msgspec
 
 from milkrun.consul import Registry, catalog, keys, wire
 from milkrun.consul.client import decode
-from milkrun.model import AgentReport, RouterReport, ServiceName, SyncReport
+from milkrun.model import AgentReport, EngineReport, RouterReport, ServiceName, SyncReport
 from milkrun.overview.facts import Facts, Slot, SlotHolder
+from milkrun.overview.rolling import Rolling
 from milkrun.settings.environment import PublishedEnvironment
 from milkrun.settings.service import PublishedService
 
@@ -50,6 +51,8 @@ async def read(registry: Registry) -> Facts:
         routers=own.routers,
         agents=own.agents,
         sync=own.sync,
+        engines=own.engines,
+        rollouts=own.rollouts,
         unreadable=own.unreadable,
     )
 
@@ -81,6 +84,8 @@ class _Own:
         self.routers: list[RouterReport] = []
         self.agents: list[AgentReport] = []
         self.sync: SyncReport | None = None
+        self.engines: list[EngineReport] = []
+        self.rollouts: dict[ServiceName, Rolling] = {}
         self.unreadable: list[str] = []
         for pair in pairs:
             self._take(pair)
@@ -91,17 +96,25 @@ class _Own:
             self.environment = self._decoded(pair, PublishedEnvironment)
         elif key == keys.SYNC_REPORT:
             self.sync = self._decoded(pair, SyncReport)
-        elif key.startswith(keys.SERVICES):
-            if settings := self._decoded(pair, PublishedService):
-                self.settings[ServiceName(key.removeprefix(keys.SERVICES))] = settings
-        elif key.startswith(keys.ROUTER_REPORTS):
-            if report := self._decoded(pair, RouterReport):
-                self.routers.append(report)
-        elif key.startswith(keys.AGENT_REPORTS):
-            if agent := self._decoded(pair, AgentReport):
-                self.agents.append(agent)
         elif key.startswith(keys.SLOTS):
             self._take_slot(pair)
+        elif key.startswith(keys.SERVICES):
+            self._named(pair, PublishedService, self.settings, key.removeprefix(keys.SERVICES))
+        elif key.startswith(keys.ROLLOUTS) and key.endswith("/state"):
+            name = key.removeprefix(keys.ROLLOUTS).removesuffix("/state")
+            self._named(pair, Rolling, self.rollouts, name)
+        else:
+            self._listed(pair, keys.ROUTER_REPORTS, RouterReport, self.routers)
+            self._listed(pair, keys.AGENT_REPORTS, AgentReport, self.agents)
+            self._listed(pair, keys.ENGINE_REPORTS, EngineReport, self.engines)
+
+    def _named(self, pair: wire.Pair, shape: type[_T], into: dict[ServiceName, _T], name: str) -> None:
+        if found := self._decoded(pair, shape):
+            into[ServiceName(name)] = found
+
+    def _listed(self, pair: wire.Pair, prefix: str, shape: type[_T], into: list[_T]) -> None:
+        if pair.key.startswith(prefix) and (found := self._decoded(pair, shape)):
+            into.append(found)
 
     def _take_slot(self, pair: wire.Pair) -> None:
         parts = pair.key.removeprefix(keys.SLOTS).split("/")

@@ -23,6 +23,7 @@ from milkrun.model import (
 )
 from milkrun.overview.facts import Facts
 from milkrun.overview.problems import Problem, problems
+from milkrun.overview.rolling import RolloutLine, line
 
 
 class VersionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +88,9 @@ class RouterView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
-    """One service. `commit` and `generation` are those of its keys in the registry."""
+    """One service. `commit` and `generation` are those of its keys in the registry; `rollout` is None when none is
+    under way.
+    """
 
     service: ServiceName
     commit: str | None
@@ -97,6 +100,7 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[VersionView]
     instances: list[InstanceView]
     routers: list[RouterView]
+    rollout: RolloutLine | None = None
 
 
 class SyncView(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +202,7 @@ def _service(facts: Facts, name: ServiceName, now: float) -> ServiceView:
         versions=[_version(version, wish, instances, routers, total) for version in versions],
         instances=_instances(instances, units, routers),
         routers=[router_view(report, wish, now) for report in routers],
+        rollout=line(facts.rollouts.get(name)),
     )
 
 

@@ -102,6 +102,9 @@ def _both_serve(state: State) -> bool:
 
 
 def _said(state: State, verdict: Verdict, now: float) -> State:
+    """Only an analysis asks for a verdict; elsewhere a bad one is worth keeping."""
+    if not isinstance(state.step, Analyse) and verdict.outcome is not Outcome.FAIL:
+        return state
     step = f"{state.index} {state.step.name}" if state.step else ""
     before = [said for said in state.verdicts if said.step != step]
     kept = [*before, Said(step, now, verdict)][-VERDICTS_KEPT:]

@@ -88,9 +88,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout.
 
     `steps` are the plan's while it runs, and those of taking it back after that; `index` is the present one, which
-    began at `since`. `doing` names the action that was announced and whose outcome is not known; `tries` how often it was.
-    `wish` is what the deploy file says as far as this rollout wrote it; `commit` is the present move's. `served_at` is
-    when all live routers served the present shares: what is compared begins there. `reason` says why it is taken back.
+    began at `since`. `doing` names the action that was announced and whose outcome is not known; `tries` how often it
+    was announced. `wish` is what the deploy file says as far as this rollout wrote it; `commit` is the present move's.
+    `served_at` is when all live routers served the present shares: what is compared begins there. `reason` says why it
+    is taken back.
     """
 
     plan: Plan

@@ -27,7 +27,7 @@ FARM = {"goat": settings(), "farmer": settings("goat"), "shop": settings("farmer
 
 def test_the_registry_starts_first_and_the_router_that_others_need_before_theirs():
     names = [part.name for part in parts(environment("shop", "goat", "farmer"), FARM)]
-    assert names == ["registry", "gitsync", "agent", "lb-goat", "lb-farmer", "lb-shop"]
+    assert names == ["registry", "gitsync", "agent", "lb-goat", "lb-farmer", "lb-shop", "rollouts"]
 
 
 def test_every_part_is_told_this_environments_registry():
@@ -54,6 +54,7 @@ def test_the_registrys_checks_reach_what_the_settings_permit():
 def test_they_stop_in_the_opposite_order_routers_first():
     groups = stop_order(parts(environment("shop", "goat", "farmer"), FARM))
     assert [part.name for group in groups for part in group] == [
+        "rollouts",
         "lb-shop",
         "lb-farmer",
         "lb-goat",
