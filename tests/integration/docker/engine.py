@@ -23,6 +23,7 @@ trap 'echo "goat quits"; exit 0' QUIT
 echo "milked by $MILKRUN_INSTANCE"
 [ "$MOOD" = greedy ] && exec tail /dev/zero
 [ "$MOOD" = crash ] && exit 3
+[ "$MOOD" = deaf ] && while :; do sleep 1; done
 [ -n "$DATABASE_FILE" ] && cat "$DATABASE_FILE" > /www/secret
 echo ok > /www/health
 httpd -f -p "$MILKRUN_ADDRESS:$MILKRUN_PORT" -h "${WWW:-/www}" &

@@ -265,6 +265,37 @@ async def test_it_is_started_when_those_whom_it_needs_accept(farming, docker):
             await farm.passing(1)
 
 
+async def test_a_name_that_another_container_has_is_not_taken_from_it(farming, docker):
+    async with farming() as farm:
+        name = f"goat-0.0.1-meadow-{farm.first_port}"
+        docker.docker("create", "--name", name, "--label", "milkrun.state=/other", "goat:0.0.1")
+        theirs = docker.inspect(name)["Id"]
+        await farm.goats({"0.0.1": 1})
+        agent = farm.agent()
+        report = await farm.report(lambda report: states(report) == ["backoff"])
+        assert report.units[0].reason == f"another container has the name {name}"
+        await farm.stop(agent)
+        assert docker.inspect(name)["Id"] == theirs
+
+
+async def test_who_else_answers_on_its_port_does_not_make_it_healthy(farming, docker):
+    async with farming() as farm:
+        await farm.goats({"0.0.1": 1}, mood="deaf")
+        farm.agent()
+        report = await farm.report(lambda report: [unit.pid != 0 for unit in report.units] == [True])
+
+        async def answer(_, writer):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        port = report.units[0].port
+        async with await asyncio.start_server(answer, "127.0.0.1", port):
+            report = await farm.report(lambda report: "answered by" in report.units[0].reason)
+        assert states(report) == ["starting"]
+        assert report.units[0].reason == f"port {port} is answered by another program"
+
+
 async def test_an_engine_that_is_killed_takes_no_instance_with_it(farming, docker):
     async with farming() as farm:
         await farm.goats({"0.0.1": 1})

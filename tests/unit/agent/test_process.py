@@ -79,6 +79,14 @@ async def test_it_ends_by_sigterm_or_by_sigkill(start, tmp_path):
     assert await ended == "killed by signal 9"
 
 
+async def test_it_ends_by_the_signal_of_its_settings(start, tmp_path):
+    process, ended = start("import time; print('up', flush=True); time.sleep(60)")
+    await said(tmp_path / "log", "up")
+    process.ends_by = signal.SIGQUIT
+    assert await process.stop(10)
+    assert await ended == "killed by signal 3"
+
+
 async def test_a_program_that_is_not_there_is_named(start):
     with pytest.raises(PartMissing, match="no-such-program: there is no such program here"):
         start("", command=["no-such-program"])

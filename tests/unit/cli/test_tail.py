@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from milkrun.agent.units.logfile import rotate
 from milkrun.cli.tail import Tail
 
 
@@ -41,6 +42,30 @@ def test_a_log_that_was_cut_starts_over(log: Path):
     tail.lines()
     log.write_text("new\n")
     assert tail.lines() == ["new"]
+
+
+def test_nothing_is_missed_when_the_agent_rotates_it(log: Path):
+    tail = Tail(log, 1)
+    assert tail.lines() == ["three"]
+    add(log, "four\nfive\n")
+    assert rotate(log, bytes_at_most=5)
+    add(log, "six\n")
+    assert tail.lines() == ["four", "five", "six"]
+    add(log, "se")
+    assert tail.lines() == []
+    add(log, "ven\nei")
+    assert rotate(log, bytes_at_most=5)
+    add(log, "ght\n")
+    assert tail.lines() == ["seven", "eight"]
+
+
+def test_the_last_lines_may_stand_in_the_rotated_file(log: Path):
+    assert rotate(log, bytes_at_most=5)
+    add(log, "four\nfive\n")
+    assert Tail(log, 3).lines() == ["three", "four", "five"]
+    assert Tail(log, 2).lines() == ["four", "five"]
+    assert Tail(log, 10).lines() == ["one", "two", "three", "four", "five"]
+    assert Tail(log, 0).lines() == []
 
 
 def test_a_log_that_was_replaced_starts_over(log: Path, tmp_path: Path):

@@ -1,0 +1,102 @@
+"""A whole environment whose goats are containers, behind a real HAProxy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from farm import Farm
+from ports import free_ports
+
+from milkrun.settings.folder import Folder
+
+pytestmark = pytest.mark.needs("docker")
+
+SETTINGS = """name = "barn"
+[registry]
+http = "127.0.0.1:{registry}"
+[agent]
+ports = [{first}, {last}]
+[routers.lb-goat]
+service = "goat"
+listen = "127.0.0.1:{goats}"
+stats = "127.0.0.1:{stats}"
+"""
+GOAT = """[docker]
+image = "goat:{version}"
+port = 8080
+[health]
+interval_s = 0.1
+"""
+
+
+class Barn(Farm):
+    """One service, in containers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = Folder(path)
+        self.ups = []
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CONSUL_", "MILKRUN_"))
+        }
+        self.registry, self.goats, stats, first = free_ports(4)
+        self.milkrun("init", str(path), here=path.parent)
+        first = min(first, 65000)
+        text = SETTINGS.format(
+            registry=self.registry, goats=self.goats, stats=stats, first=first, last=first + 20
+        )
+        (path / "milkrun.toml").write_text(text)
+        (path / "services" / "goat.toml").write_text(GOAT)
+        self.deploys("0.0.1")
+
+    def deploys(self, version: str) -> None:
+        """All traffic goes to this version's two instances."""
+        deploy = {f"version={version}": {"weight": 100, "replicas": 2}}
+        (self.path / "deploy" / "goat.json").write_text(json.dumps(deploy))
+        self.git("add", "--all")
+        self.commit(f"All to {version}")
+
+
+@pytest.fixture
+def barn(tmp_path: Path, docker) -> Iterator[Barn]:
+    made = Barn(tmp_path / "barn")
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
+    barn.up()
+    follower = barn.start("logs", "goat", "-f")
+    barn.until(follower, r"goat-0\.0\.1-\S+  milked by")
+    url = f"http://127.0.0.1:{barn.goats}/health"
+    load = barn.start("load", url, "--rate", "100", "--duration", "5s", "--json")
+    barn.until(follower, r"milked by")
+    with (barn.path / "deploy" / "goat.json").open() as file:
+        both = json.load(file) | {"version=0.0.2": {"weight": 0, "replicas": 2}}
+    (barn.path / "deploy" / "goat.json").write_text(json.dumps(both))
+    barn.commit("Two more goats")
+    # Who joins while it follows is shown as well.
+    barn.until(follower, r"goat-0\.0\.2-\S+  milked by")
+    done = barn.milkrun("weights", "goat", "0.0.1=50", "0.0.2=50")
+    assert done.returncode == 0, done.stderr
+    barn.deploys("0.0.2")
+    barn.until(follower, r"goat-0\.0\.1-\S+  goat ends")
+    out, _ = load.communicate(timeout=60)
+    report = json.loads(out)
+    assert (load.returncode, report["failed"]) == (0, 0), out
+    assert report["sent"] == report["answered"] == 500
+    follower.kill()
+    follower.communicate()
+    barn.eventually(lambda: all("0.0.2" in name for name in docker.names()) and len(docker.names()) == 2)
+    status = json.loads(barn.milkrun("status", "--json").stdout)
+    assert "goat" in json.dumps(status)
+    with contextlib.suppress(ProcessLookupError):
+        barn.milkrun("down")
+    assert docker.names() == set()
