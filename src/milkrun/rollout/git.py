@@ -21,8 +21,8 @@ FILE_BYTES_AT_MOST = 1 << 20
 class Git:
     """One branch of a repository on this machine. `follow` keeps an eye on it; `news` is set at the next new sight."""
 
-    def __init__(self, reader: QuickReader, branch: str) -> None:
-        self._reader = reader
+    def __init__(self, repository: Repository, branch: str) -> None:
+        self._reader = QuickReader(repository)
         self._branch = branch
         self._sight = Sight(None)
         self._heads: dict[ServiceName, Head] = {}
@@ -31,7 +31,7 @@ class Git:
     @classmethod
     async def open(cls, folder: Path, branch: str) -> Self:
         """The repository in `folder`. Raises NotFound when there is none."""
-        return cls(QuickReader(await Repository.open(folder)), branch)
+        return cls(await Repository.open(folder), branch)
 
     async def close(self) -> None:
         """No git process is left."""
@@ -50,22 +50,21 @@ class Git:
             news.set()
 
     async def head(self, service: ServiceName) -> Head:
-        """The last commit, with what the service's deploy file says in it."""
+        """The last commit of this moment, with what the service's deploy file says in it: never an older one, or the
+        engine would take its own commits for undone.
+        """
         known = self._heads.get(service)
-        tip = self._sight.tip
-        trouble = self._sight.trouble or ("" if tip else "it was not read yet")
-        if tip is None or trouble:
-            return self._in_trouble(known, trouble)
-        if known is None or known.commit != tip.commit or known.trouble:
-            try:
+        try:
+            tip = await self._reader.tip(self._branch)
+            if known is None or known.commit != tip.commit or known.trouble:
                 known = Head(
                     commit=tip.commit,
                     generation=await self._reader.generation(tip.commit),
                     text=(await self._read(tip.commit, f"deploy/{service}.json")).decode(errors="replace"),
                 )
-            except MilkrunError as error:
-                return self._in_trouble(known, error.message)
-            self._heads[service] = known
+        except MilkrunError as error:
+            return self._in_trouble(known, error.message)
+        self._heads[service] = known
         return known
 
     @staticmethod
