@@ -11,12 +11,15 @@ from contextlib import AsyncExitStack
 import pytest
 from alone import Alone
 from echo import Client, Echo
+from haproxies import on_each_release
 from ports import free_port
 
 from milkrun.model import SHARE_SLOTS, VersionName
 from milkrun.router.desired import Mode, RoutingState
 from milkrun.router.diff import diff
 from milkrun.router.haproxy.mirror import COPIES_AT_MOST
+from milkrun.router.instance_traffic import InstanceLedger
+from milkrun.router.traffic import Ledger
 from milkrun.settings.service import TrafficSettings
 
 WEBSOCKET = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
@@ -145,6 +148,39 @@ async def test_a_copy_that_hangs_costs_no_user_anything(router):
         while await under_way():
             await asyncio.sleep(0.05)
     assert place.copy.requests <= most  # nor is one made again
+
+
+@on_each_release
+async def test_copies_are_no_requests_of_the_version_nor_of_its_instance(router):
+    """A rollout judges by those: what nobody waits for, and nobody saw fail, is none of them."""
+    place = await router()
+    ledger, each = (
+        Ledger().read(await place.plane.traffic()),
+        InstanceLedger().read(await place.plane.traffic()),
+    )
+    await place.names(20)
+    await place.eventually(lambda: place.copy.requests == 20)
+    await place.follow(RoutingState(shares={V1: 5000, V2: 5000}, versions=place.state().versions))
+    found = await place.names(40)
+    await place.eventually(lambda: place.copy.requests == 60 + found["copy"])
+
+    async def counted() -> tuple[Ledger, InstanceLedger]:
+        now = await place.plane.traffic()
+        return ledger.read(now), each.read(now)
+
+    async with asyncio.timeout(20):  # the client hears of the end before HAProxy counts it
+        while sum(one.requests for one in (await counted())[0].total.values()) < 60:
+            await asyncio.sleep(0.01)
+    ledger, each = await counted()
+    assert {name: one.requests for name, one in ledger.total.items()} == {
+        V1: 20 + found["user"],
+        V2: found["copy"],
+    }
+    assert {name: one.requests for name, one in each.total.items()} == {
+        "user": 20 + found["user"],
+        "copy": found["copy"],
+    }
+    assert sum(ledger.total[V2].latency.values()) == found["copy"]
 
 
 @pytest.mark.parametrize("how", ["dead", "in maintenance", "gone"])

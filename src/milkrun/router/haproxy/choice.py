@@ -95,7 +95,7 @@ def stripped(service: ServiceName, traffic: TrafficSettings) -> Iterator[str]:
 
 def by_name(traffic: TrafficSettings) -> bool:
     """Whether requests are sent to a version by its name, so that the map of versions is needed."""
-    return bool(traffic.override or traffic.mirror)
+    return bool(traffic.override)
 
 
 def needs_key(traffics: Iterable[TrafficSettings]) -> bool:

@@ -5,30 +5,33 @@ The replies have no status: what came of a command is read back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import assert_never
 
 from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, ServiceName, VersionName, instance_id
-from milkrun.router.desired import Mode, RoutingState, Server
+from milkrun.router.desired import Mode, Server
 from milkrun.router.diff import Add, Change, Operation, Remove, Seen, SetShares
-from milkrun.router.haproxy import encode, section
-from milkrun.settings.service import TrafficSettings
+from milkrun.router.haproxy import encode
+from milkrun.router.haproxy.section import Beside
 
 Lanes = Mapping[VersionName, int]
 
 
-def told(service: ServiceName, lanes: Lanes, operation: Operation, options: str) -> Iterator[str]:
+def told(
+    service: ServiceName, lanes: Lanes, operation: Operation, options: str, others: Collection[str]
+) -> Iterator[str]:
     """The commands of an operation on a server; the shares are swapped in a transaction of their own. `options` are
-    a lane's server's.
+    a lane's server's, `others` the backends beside the lanes.
     """
     match operation:
         case Add(version, server):
             yield from _added(encode.lane(service, lanes[version]), server, options)
         case Change(version, server):
-            yield from _changed(service, encode.lane(service, lanes[version]), server)
+            yield from _changed(encode.lane(service, lanes[version]), server, others)
         case Remove(version, instance):
-            yield from _removed(section.pool_name(service), instance)
+            for name in others:
+                yield from _removed(name, instance)
             yield from _removed(encode.lane(service, lanes[version]), instance)
         case SetShares():
             raise DataPlaneError("shares are swapped in a transaction of their own")
@@ -36,20 +39,13 @@ def told(service: ServiceName, lanes: Lanes, operation: Operation, options: str)
             assert_never(operation)
 
 
-def pooled(
-    service: ServiceName,
-    wanted: RoutingState,
-    there: Mapping[InstanceId, Seen],
-    traffic: TrafficSettings,
-) -> Iterator[str]:
-    """The pool has the servers that may catch what a lane cannot serve, and soon no others."""
-    name = section.pool_name(service)
-    target = section.pool(wanted)
-    options = section.server_options(traffic, wanted.size, pooled=True)
+def brought(name: str, wanted: Beside, there: Mapping[InstanceId, Seen]) -> Iterator[str]:
+    """The backend of this name, beside the lanes, has the servers that it should, and soon no others."""
+    target = wanted.servers
     for server in target.values():
         have = there.get(server.id)
         if have is None:
-            yield from _added(name, server, options)
+            yield from _added(name, server, wanted.options)
         elif have.server.mode is Mode.DRAIN:
             yield f"set server {name}/{encode.server(server)[0]} state ready"
         if have and have.server.weight != server.weight:
@@ -64,10 +60,11 @@ def pooled(
             yield from _removed(name, instance)
 
 
-def _changed(service: ServiceName, lane: str, server: Server) -> Iterator[str]:
+def _changed(lane: str, server: Server, others: Collection[str]) -> Iterator[str]:
     name, _, weight = encode.server(server)
     if server.mode is Mode.DRAIN:
-        yield f"set server {section.pool_name(service)}/{name} state drain"
+        for other in others:
+            yield f"set server {other}/{name} state drain"
         yield f"set server {lane}/{name} state drain"
     else:
         yield f"set server {lane}/{name} weight {weight}"

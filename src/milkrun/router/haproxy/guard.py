@@ -61,7 +61,7 @@ def _missing(
         written = {
             (name, serves)
             for backend, each in servers.items()
-            if backend.startswith(f"{service}.") and backend != f"{service}.all"
+            if backend.startswith(f"{service}.") and backend not in {f"{service}.all", f"{service}.copies"}
             for name, serves in each.items()
         }
         if wished != written:

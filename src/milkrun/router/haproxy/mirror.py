@@ -7,7 +7,8 @@ the copy to a socket of HAProxy's, while the request goes its way and waits for 
   and one that takes over COPY_WAIT_S is given up. Only GETs, and nothing that becomes another protocol.
 - The copy's answer ends at the socket, with its body unread: no memory is held for it.
 - A copy is made once. HAProxy's client sends again what times out, so it waits longer than the lane does.
-- A copy reaches the version that is named and no other one: when that has nobody, it ends here, and not in the pool.
+- Copies have a backend of their own, with the version's instances: they are not among the requests of the version or of
+  an instance, by which a rollout judges. When the version has nobody, a copy ends there. Nobody is probed for it.
 - The instance is told that it is a copy (`x-milkrun-mirror: 1`), so that it can leave out what must be done once.
 """
 
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from milkrun.model import ServiceName
+from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.haproxy import encode
 from milkrun.settings.service import TrafficSettings
 
@@ -69,29 +71,43 @@ def rules(service: ServiceName, traffic: TrafficSettings, fits: str = "") -> Ite
         yield f"  http-request lua.milkrun_copy {socket(service)} if {some} {fits}".rstrip()
 
 
-def limited(traffic: TrafficSettings) -> Iterator[str]:
-    """In its lane, a copy is waited for no longer than its sender waits: HAProxy does not tell the instance that the
-    sender has gone.
-    """
-    if traffic.mirror:
-        yield f"  http-request set-timeout server {COPY_WAIT_S}s if {{ req.hdr({MARK}) -m found }}"
+def backend_name(service: ServiceName) -> str:
+    """The backend with the instances that get copies."""
+    return f"{service}.copies"
 
 
-def not_spilled(traffic: TrafficSettings) -> Iterator[str]:
-    """A copy whose version has nobody left goes no further."""
-    if traffic.mirror:
-        yield f"  http-request return status 204 if {{ req.hdr({MARK}) -m found }}"
-
-
-def frontend(service: ServiceName, traffic: TrafficSettings, versions: str) -> Iterator[str]:
-    """Where copies come in; `versions` is the map of the versions that serve."""
-    if traffic.mirror:
-        yield f"""
+def frontend(service: ServiceName) -> Iterator[str]:
+    """Where copies come in."""
+    yield f"""
 frontend {service}.mirror
   mode http
   description copies of requests, whose answers nobody sees
   bind unix@{socket(service)} mode 600
-  http-request set-var(txn.copy) str({encode.version(traffic.mirror)}),map_str({versions})
-  http-request return status 204 if !{{ var(txn.copy) -m found }}
   http-response return status 204
-  use_backend %[var(txn.copy)]"""
+  default_backend {backend_name(service)}"""
+
+
+def backend(service: ServiceName, rewritten: Iterable[str]) -> Iterator[str]:
+    """Where they go, `rewritten` as the lanes do it; the servers follow. One is waited for no longer than its sender
+    waits: HAProxy does not tell the instance that the sender has gone.
+    """
+    yield from (
+        "",
+        f"backend {backend_name(service)}",
+        "  mode http",
+        "  balance roundrobin",
+        "  retries 0",
+        f"  timeout server {COPY_WAIT_S}s",
+        *rewritten,
+    )
+
+
+def servers(state: RoutingState, traffic: TrafficSettings) -> dict[InstanceId, Server]:
+    """Those who get copies: the version's that take requests, while the service does."""
+    there = state.versions.get(VersionName(traffic.mirror), {}) if state.shares and traffic.mirror else {}
+    return {name: server for name, server in there.items() if server.mode is Mode.SERVE}
+
+
+def server_options(traffic: TrafficSettings) -> str:
+    """What stands on the line of each."""
+    return "proto h2" if traffic.protocol == "http2" else ""

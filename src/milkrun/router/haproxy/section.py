@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from milkrun.model import ServiceName, VersionName
+from milkrun.model import InstanceId, ServiceName, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.haproxy import choice, counting, encode, mirror
 from milkrun.router.placement import place
@@ -56,9 +56,27 @@ def spill_socket(service: ServiceName) -> str:
     return f"{service}.spill.sock"
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend beside the lanes, with servers that are theirs: who should be in it, and what stands on their lines."""
+
+    servers: dict[InstanceId, Server]
+    options: str
+
+
+def beside(service: ServiceName, traffic: TrafficSettings, state: RoutingState) -> dict[str, Beside]:
+    """The backends beside the lanes by name: the pool, and where copies go."""
+    options = server_options(traffic, state.size, pooled=True)
+    found = {pool_name(service): Beside(servers=pool(state), options=options)}
+    if traffic.mirror:
+        copied = Beside(servers=mirror.servers(state, traffic), options=mirror.server_options(traffic))
+        found[mirror.backend_name(service)] = copied
+    return found
+
+
 def backends(service: ServiceName, section: Section) -> list[str]:
-    """The names of all that have servers: the lanes and the pool."""
-    return [*(encode.lane(service, number) for number in range(section.lanes)), pool_name(service)]
+    """The names of all that have servers: the lanes and those beside them."""
+    lanes = (encode.lane(service, number) for number in range(section.lanes))
+    return [*lanes, *beside(service, section.traffic, RoutingState())]
 
 
 def mode(traffic: TrafficSettings) -> str:
@@ -101,13 +119,14 @@ def render(
     versions = {number: version for version, number in lanes.items()}
     traffic = section.traffic
     count = state.size
-    options, pool_options = server_options(traffic, count), server_options(traffic, count, pooled=True)
+    options, others = server_options(traffic, count), beside(service, traffic, state)
     spilled = " proto h2" if traffic.protocol == "http2" else ""
     shape = [f"  mode {mode(traffic)}", f"  balance {_BALANCE[traffic.balance]}"]
     shape += waiting(traffic)
-    shape += [*choice.stripped(service, traffic), *mirror.limited(traffic)]
+    rewritten = [*choice.stripped(service, traffic)]
     if traffic.path:
-        shape.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
+        rewritten.append(f"  http-request set-path {encode.path(traffic.path)}%[path]")
+    shape += rewritten
     http = mode(traffic) == "http"
     if http:
         yield from counting.tables(service, section.lanes)
@@ -123,10 +142,12 @@ def render(
             for server in state.versions.get(versions[number], {}).values():
                 yield _server_line(server, options)
     yield from ("", f"backend {pool_name(service)}", f"  mode {mode(traffic)}", shape[1], *waiting(traffic))
-    for server in pool(state).values():
-        yield _server_line(server, pool_options)
+    yield from _servers(others[pool_name(service)])
     yield from _spill(service, traffic)
-    yield from mirror.frontend(service, traffic, choice.versions_name(service))
+    if traffic.mirror:
+        yield from mirror.frontend(service)
+        yield from mirror.backend(service, rewritten)
+        yield from _servers(others[mirror.backend_name(service)])
     yield from _none(service, traffic)
 
 
@@ -139,7 +160,6 @@ frontend {service}.spill
   timeout client {encode.milliseconds(traffic.idle_limit_s)}"""
     if mode(traffic) == "http":
         yield "  http-request disable-l7-retry unless METH_GET"
-    yield from mirror.not_spilled(traffic)
     yield f"  default_backend {pool_name(service)}"
 
 
@@ -161,7 +181,7 @@ def render_map(service: ServiceName, state: RoutingState, lanes: Mapping[Version
     return "".join(f"{slots} {lane}\n" for slots, lane in encode.ranges(service, placement, lanes))
 
 
-def pool(state: RoutingState) -> dict[str, Server]:
+def pool(state: RoutingState) -> dict[InstanceId, Server]:
     """The servers that catch what a lane cannot serve: all that take requests and whose version has a share."""
     return {
         server.id: server
@@ -171,8 +191,14 @@ def pool(state: RoutingState) -> dict[str, Server]:
     }
 
 
+def _servers(there: Beside) -> Iterator[str]:
+    for server in there.servers.values():
+        yield _server_line(server, there.options)
+
+
 @lru_cache(_LINES_REMEMBERED)
 def _server_line(server: Server, options: str) -> str:
     name, address, weight = encode.server(server)
     out = " disabled" if server.mode is Mode.DRAIN else ""
-    return f"  server {name} {address} {options} weight {weight}{out}"
+    words = ["server", name, address, *([options] if options else []), f"weight {weight}{out}"]
+    return f"  {' '.join(words)}"

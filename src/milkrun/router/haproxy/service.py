@@ -34,14 +34,13 @@ class Service:
         self.name = name
         self._admin = admin
         self._map = choice.map_name(name)
-        self._pool = section.pool_name(name)
-        self._pooled: Mapping[InstanceId, Seen] | None = None
+        self._beside: Mapping[str, Mapping[InstanceId, Seen]] | None = None
         self._log = structlog.get_logger("haproxy")
 
     # Reading back
 
     async def observed(self, shape: Section, lanes: Lanes) -> tuple[Observed, dict[VersionName, int]]:
-        """Lanes as versions, with the requests in flight in the lane and in the pool; and the lanes in use.
+        """Lanes as versions, with the requests in flight in the lane and beside it; and the lanes in use.
 
         A lane that is used and that no version has gets a name that no version can have: so it is drained and
         freed like any other.
@@ -52,20 +51,26 @@ class Service:
             self._admin.ask(f"show map {self._map}"),
         )
         backends, spans = parse.servers_state(state), parse.shares_map(slots)
-        counted = self._to_count(backends)
+        counted = self._to_count(backends, self._others(shape))
         rows = await self._rows(counted)
-        self._pooled = backends.get(self._pool, {})
+        self._beside = {name: backends.get(name, {}) for name in self._others(shape)}
         lanes = self._named(lanes, {*backends, *(span.version for span in spans)})
         by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
-        versions = self._versions(by_lane, backends, counted, rows)
+        versions = self._versions(by_lane, backends, counted, rows, self._beside)
         placement = tuple(
             msgspec.structs.replace(span, version=by_lane.get(span.version, span.version)) for span in spans
         )
         return Observed(shares=totals(placement), placement=placement, versions=versions), lanes
 
-    def _to_count(self, backends: Mapping[str, Mapping[InstanceId, Seen]]) -> Collection[str]:
+    def _others(self, shape: Section) -> Collection[str]:
+        """The backends beside the lanes."""
+        return section.beside(self.name, shape.traffic, RoutingState()).keys()
+
+    def _to_count(
+        self, backends: Mapping[str, Mapping[InstanceId, Seen]], others: Collection[str]
+    ) -> Collection[str]:
         """The backends whose requests in flight are read: all, or when there are many servers those where one waits
-        for its last request, and the pool with them. `show stat` is what a look at a service costs.
+        for its last request, and those beside the lanes. `show stat` is what a look at a service costs.
         """
         if sum(map(len, backends.values())) <= COUNTED_AT_MOST:
             return backends.keys()
@@ -74,7 +79,7 @@ class Service:
             for name, servers in backends.items()
             if any(seen.server.mode is Mode.DRAIN for seen in servers.values())
         }
-        return waiting | {self._pool} if waiting else waiting
+        return waiting | set(others) if waiting else waiting
 
     async def _rows(self, names: Collection[str]) -> list[parse.Row]:
         if not names:
@@ -87,12 +92,18 @@ class Service:
         backends: Mapping[str, Mapping[InstanceId, Seen]],
         asked: Collection[str],
         rows: Sequence[parse.Row],
+        others: Mapping[str, Mapping[InstanceId, Seen]],
     ) -> dict[VersionName, dict[InstanceId, Seen]]:
         in_flight: Counter[str] = Counter()
         for row in rows:
             in_flight[row.name] += row.in_flight
         counted = {(row.backend, row.name) for row in rows}
-        pool = backends.get(self._pool, {})
+        taking = {
+            name
+            for there in others.values()
+            for name, seen in there.items()
+            if seen.server.mode is Mode.SERVE
+        }
         versions: dict[VersionName, dict[InstanceId, Seen]] = {}
         for lane, version in by_lane.items():
             servers = backends.get(lane, {})
@@ -101,7 +112,8 @@ class Service:
                 raise DataPlaneError(f"HAProxy has {missing[0]} in {lane} and does not count its requests")
             if servers:
                 versions[version] = {
-                    name: _seen(seen, in_flight[name], pool.get(name)) for name, seen in servers.items()
+                    name: _seen(seen, in_flight[name], pooled=name in taking)
+                    for name, seen in servers.items()
                 }
         return versions
 
@@ -119,34 +131,42 @@ class Service:
     async def apply(
         self, operations: Sequence[Operation], wanted: RoutingState, shape: Section, lanes: Lanes
     ) -> None:
-        """The operations are told in their order, then the pool is brought in line.
+        """The operations are told in their order, then the backends beside the lanes are brought in line.
 
         Before them, nobody reaches a version by name any more that should serve nobody.
         """
         if choice.by_name(shape.traffic):
             await self._name_versions(choice.versions(wanted, lanes, self.name))
         options = section.server_options(shape.traffic, wanted.size)
+        others = section.beside(self.name, shape.traffic, wanted)
         before: list[Operation] = []
         for operation in operations:
             if isinstance(operation, SetShares):
-                await self._tell(before, lanes, options)
+                await self._tell(before, lanes, options, others.keys())
                 before = []
                 placement = place(operation.placement, operation.shares)
                 await self._swap(self._map, encode.ranges(self.name, placement, lanes))
             else:
                 before.append(operation)
-        await self._tell(before, lanes, options)
-        there, self._pooled = self._pooled, None
+        await self._tell(before, lanes, options, others.keys())
+        there, self._beside = self._beside, None
         if there is None or any(isinstance(operation, Change | Remove) for operation in operations):
-            state = parse.servers_state(await self._admin.ask(f"show servers state {self._pool}"))
-            there = state.get(self._pool, {})
-        await self._admin.batch(commands.pooled(self.name, wanted, there, shape.traffic))
+            there = parse.servers_state(
+                await self._admin.batch(f"show servers state {name}" for name in others)
+            )
+        await self._admin.batch(
+            command
+            for name, each in others.items()
+            for command in commands.brought(name, each, there.get(name, {}))
+        )
 
-    async def _tell(self, operations: Sequence[Operation], lanes: Lanes, options: str) -> None:
+    async def _tell(
+        self, operations: Sequence[Operation], lanes: Lanes, options: str, others: Collection[str]
+    ) -> None:
         await self._admin.batch(
             command
             for operation in operations
-            for command in commands.told(self.name, lanes, operation, options)
+            for command in commands.told(self.name, lanes, operation, options, others)
         )
 
     async def _name_versions(self, lanes: Mapping[str, str]) -> None:
@@ -170,7 +190,6 @@ class Service:
 
 
 @lru_cache(_REMEMBERED)
-def _seen(lane: Seen, in_flight: int, pool: Seen | None) -> Seen:
-    """A server as its lane and the pool have it together."""
-    pooled = pool is not None and pool.server.mode is Mode.SERVE
+def _seen(lane: Seen, in_flight: int, *, pooled: bool) -> Seen:
+    """A server as its lane and the backends beside it have it together."""
     return msgspec.structs.replace(lane, in_flight=in_flight, pooled=pooled)
