@@ -106,7 +106,9 @@ global
   stats socket unix@{ADMIN_SOCKET} mode 600 level admin
   stats maxconn 32
   stats timeout 2m
+  .if version_atleast(2.7)
   tune.memory.hot-size 4194304
+  .endif
   no strict-limits
   hard-stop-after {encode.milliseconds(reload_limit_s(whole))}
   mworker-max-reloads 8"""
