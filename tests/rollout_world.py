@@ -53,6 +53,9 @@ class Sickness(msgspec.Struct, frozen=True, kw_only=True):
     bad_smoke: bool = False
 
 
+WELL = Sickness()
+
+
 class Unit(msgspec.Struct):
     """An instance of the world."""
 
@@ -86,7 +89,7 @@ class World:
         seed: int,
         settings: RolloutSettings,
         *,
-        sick: Sickness = Sickness(),
+        sick: Sickness = WELL,
         strategy=None,
         base: bytes = BASE,
         rate: float = 400.0,

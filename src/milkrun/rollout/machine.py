@@ -7,16 +7,18 @@ may die anywhere: the next one finds an announced action, does it again (each ca
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
 from milkrun.model import Wish
-from milkrun.rollout import asked, back, judging, moving, observed
+from milkrun.rollout import asked, judging, moving, observed
+from milkrun.rollout.analysis.verdict import Evidence
+from milkrun.rollout.course import Course
 from milkrun.rollout.facts import Facts
 from milkrun.rollout.moving import Stage
 from milkrun.rollout.plan import Analyse, Approve, Hook, Move, Pause, Smoke
-from milkrun.rollout.state import Cause, Commit, Entry, Intent, Paused, Phase, State
+from milkrun.rollout.state import Cause, Commit, Entry, Intent, Phase, State
 from milkrun.settings.rollout import Phase as HookPhase
 
 TRIES_AT_MOST = 10
@@ -91,15 +93,13 @@ def outcome(state: State, result: Outcome, now: float) -> Decision:
     return Decision(turn.state, None, turn.entries)
 
 
-class _Turn:
+class _Turn(Course):
     """One decision in the making."""
 
     def __init__(self, state: State, facts: Facts | None, now: float, *, busy: bool = False) -> None:
-        self.state = state
+        super().__init__(state, now)
         self._busy = busy
-        self.entries: list[Entry] = []
         self._seen = facts
-        self._now = now
 
     @property
     def _facts(self) -> Facts:
@@ -107,40 +107,60 @@ class _Turn:
             raise RuntimeError("an outcome is noted without looking")
         return self._seen
 
-    def _set(self, **changes: Any) -> None:
-        self.state = msgspec.structs.replace(self.state, **changes)
-
-    def _note(self, said: str, kind: Any = "fact") -> None:
-        step = self.state.step
-        self.entries.append(Entry(self._now, kind, step.name if step else "", said))
-
     # What somebody wants
 
     def take(self, intent: Intent) -> None:
         """The intent is followed, or the journal says why not."""
         self._at_head()
         wanted = asked.judge(self.state, intent)
-        self._note(wanted.said)
+        self.note(wanted.said)
         match wanted.then:
             case asked.Then.NOTHING:
                 pass
             case asked.Then.PAUSE:
-                self._pause(Cause.ASKED, wanted.said)
+                self.pause(Cause.ASKED, wanted.said)
             case asked.Then.GO_ON:
                 self._go_on()
             case asked.Then.NEXT:
-                self._unpause()
-                self._advance(wanted.said)
+                self.unpause()
+                self.advance(wanted.said)
             case asked.Then.LAST:
-                self._unpause()
-                self._set(index=asked.promotion(self.state), since=self._now, commit=None, doing="", tries=0)
+                self.unpause()
+                self.set(index=asked.promotion(self.state), since=self._now, commit=None, doing="", tries=0)
             case asked.Then.TAKE_BACK:
                 self._take_over_edit()
-                self._take_back(wanted.said)
+                self.take_back(wanted.said)
             case asked.Then.LEAVE:
-                self._end(Phase.LEFT)
+                self.end(Phase.LEFT)
             case _:
                 assert_never(wanted.then)
+
+    def _go_on(self) -> None:
+        """`resume`: what stood in the way is taken as seen by a person."""
+        paused = self.state.paused
+        edited = self._take_over_edit()
+        self.unpause()
+        if edited:
+            numbers = range(self.state.index + 1)
+            moves = [number for number in numbers if isinstance(self.state.steps[number], Move)]
+            self.set(index=moves[-1] if moves else self.state.index, commit=None, doing="", tries=0)
+        if paused and paused.cause is not Cause.ASKED:
+            self.set(
+                since=self._now,
+                tries=0,
+                doing="",
+                evidence=Evidence(),  # what was found bad is not found bad again for the same requests
+                looked_at=0.0,
+                restarts_before=self._facts.restarts(self.state.plan.version),
+            )
+
+    def _take_over_edit(self) -> bool:
+        """Whether somebody else had edited the file: a person has seen it now, and what it says is where we start."""
+        paused = self.state.paused
+        if not paused or paused.cause is not Cause.FOREIGN_EDIT:
+            return False
+        self.set(wish=self._facts.head.wish(f"deploy/{self.state.service}.json") or Wish())
+        return True
 
     # The turn
 
@@ -148,7 +168,7 @@ class _Turn:
         """What to do now, after all that follows from what is seen was noted."""
         if self.state.over or self.state.phase is Phase.NEEDS_PERSON:
             return None
-        self._set(ledger=observed.counted(self.state.ledger, self._facts.routers))
+        self.set(ledger=observed.counted(self.state.ledger, self._facts.routers))
         self._at_head()
         if self._edited():
             return None
@@ -165,7 +185,7 @@ class _Turn:
             return
         said = self._facts.head.wish(f"deploy/{self.state.service}.json")
         if said == self._wish(step) and said != self.state.wish:
-            self._set(wish=said)
+            self.set(wish=said)
 
     def _edited(self) -> bool:
         """Whether somebody else wrote into the deploy file. What they wrote is never overwritten unasked."""
@@ -175,16 +195,16 @@ class _Turn:
         said = head.wish(f"deploy/{self.state.service}.json")
         if said == self.state.wish:
             if paused and paused.cause is Cause.FOREIGN_EDIT:
-                self._note("the deploy file is again as this rollout wrote it")
-                self._unpause()
+                self.note("the deploy file is again as this rollout wrote it")
+                self.unpause()
             return False
         moved = bool(self.state.commits)
         if said == self.state.plan.wish and moved and self.state.phase is Phase.RUNNING:
-            self._set(wish=said)
-            self._take_back(f"somebody took its commits back in git ({head.commit[:10]})")
+            self.set(wish=said)
+            self.take_back(f"somebody took its commits back in git ({head.commit[:10]})")
             return False
         if not (paused and paused.cause is Cause.FOREIGN_EDIT):
-            self._pause(
+            self.pause(
                 Cause.FOREIGN_EDIT,
                 f"deploy/{self.state.service}.json was changed by somebody else ({head.commit[:10]})",
             )
@@ -196,14 +216,14 @@ class _Turn:
         judged = judging.judge(self.state, self._facts, self._now)
         self.state = judged.state
         if judged.bad:
-            self._fail(judged.bad)
+            self.fail(judged.bad)
         elif not self.state.paused and self._now - self.state.started > limit_s:
-            self._fail(f"it has taken more than {limit_s:g} s")
+            self.fail(f"it has taken more than {limit_s:g} s")
 
     def _step(self) -> Action | None:
         match step := self.state.step:
             case None:
-                self._end(Phase.DONE if self.state.phase is Phase.RUNNING else Phase.TAKEN_BACK)
+                self.end(Phase.DONE if self.state.phase is Phase.RUNNING else Phase.TAKEN_BACK)
                 return None
             case Move():
                 return self._move(step)
@@ -226,10 +246,10 @@ class _Turn:
         if self._busy and self.state.doing == what:
             return None
         if self.state.tries >= TRIES_AT_MOST:
-            self._fail(f"{what} was begun {TRIES_AT_MOST} times, and its end was never seen")
+            self.fail(f"{what} was begun {TRIES_AT_MOST} times, and its end was never seen")
             return None
-        self._set(doing=what, tries=self.state.tries + 1)
-        self._note(what if self.state.tries == 1 else f"{what}, once more", "intent")
+        self.set(doing=what, tries=self.state.tries + 1)
+        self.note(what if self.state.tries == 1 else f"{what}, once more", "intent")
         return action
 
     # Moves
@@ -241,7 +261,7 @@ class _Turn:
         state, head = self.state, self._facts.head
         if state.commit is None:
             if head.trouble:
-                self._set(waits_for=[f"git: {head.trouble}"])
+                self.set(waits_for=[f"git: {head.trouble}"])
                 self._late(state.plan.settings.progress_limit_s)
                 return None
             if self._wish(move) != state.wish:
@@ -253,13 +273,13 @@ class _Turn:
         stands = moving.standing(self.state, move, commit, self._facts)
         if stands.served and not self.state.served_at:
             took_s = max(0.0, self._now - commit.at)
-            self._set(served_at=self._now, slowest_s=max(self.state.slowest_s, took_s))
-        self._set(waits_for=stands.waits_for)
+            self.set(served_at=self._now, slowest_s=max(self.state.slowest_s, took_s))
+        self.set(waits_for=stands.waits_for)
         match stands.stage:
             case Stage.DONE:
-                self._advance(f"{commit.id[:10]} is served")
+                self.advance(f"{commit.id[:10]} is served")
             case Stage.REFUSED:
-                self._fail(f"gitsync refused the commit: {stands.waits_for[0]}")
+                self.fail(f"gitsync refused the commit: {stands.waits_for[0]}")
             case Stage.INSTANCES:
                 self._late(self.state.plan.settings.healthy_limit_s)
             case Stage.ROUTERS | Stage.DRAINING:
@@ -274,11 +294,11 @@ class _Turn:
             commits = [*commits, commit.id]
         step = self.state.step
         wish = self._wish(step) if isinstance(step, Move) else self.state.wish
-        self._set(commit=commit, commits=commits, wish=wish, doing="", tries=0, served_at=0.0)
+        self.set(commit=commit, commits=commits, wish=wish, doing="", tries=0, served_at=0.0)
 
     def _late(self, limit_s: float) -> None:
         if self._now - self.state.since > limit_s:
-            self._fail(f"after {limit_s:g} s it still waits for {', '.join(self.state.waits_for)}")
+            self.fail(f"after {limit_s:g} s it still waits for {', '.join(self.state.waits_for)}")
 
     # Waits
 
@@ -288,113 +308,32 @@ class _Turn:
         passed_s = self._now - state.since
         verdict = judging.last(state)
         if judging.passed(state, step, self._now):
-            self._advance(verdict.findings[0].said if verdict and verdict.findings else "it is not worse")
+            self.advance(verdict.findings[0].said if verdict and verdict.findings else "it is not worse")
             return
         left_s = step.seconds - passed_s
         needs = verdict.needs if verdict else 0
         waits = "the time to pass" if left_s > 0 else f"about {needs} more requests to the new version"
-        self._set(waits_for=[waits], needs=needs)
+        self.set(waits_for=[waits], needs=needs)
         if -left_s > analysis.extend_s:
             reason = f"no verdict after {passed_s:.0f} s: {needs} more requests would be needed"
             if analysis.inconclusive == "abort":
-                self._fail(reason)
+                self.fail(reason)
             else:
-                self._pause(Cause.NO_VERDICT, reason)
+                self.pause(Cause.NO_VERDICT, reason)
 
     def _wait(self, step: Pause) -> None:
         left_s = step.seconds - (self._now - self.state.since)
         if not step.seconds:
-            self._set(waits_for=[f"`milkrun rollout resume {self.state.service}`"])
+            self.set(waits_for=[f"`milkrun rollout resume {self.state.service}`"])
         elif left_s > 0:
-            self._set(waits_for=[f"{step.seconds:g} s to pass"])
+            self.set(waits_for=[f"{step.seconds:g} s to pass"])
         else:
-            self._advance("the time is over")
+            self.advance("the time is over")
 
     def _approval(self, step: Approve) -> None:
-        self._set(waits_for=[f"`milkrun rollout approve {self.state.service}`, or `reject`"])
+        self.set(waits_for=[f"`milkrun rollout approve {self.state.service}`, or `reject`"])
         if step.limit_s and self._now - self.state.since > step.limit_s:
-            self._take_back(f"nobody approved it within {step.limit_s:g} s")
-
-    # Where it goes
-
-    def _advance(self, said: str) -> None:
-        self._note(said, "outcome")
-        self._set(
-            index=self.state.index + 1,
-            since=self._now,
-            commit=None,
-            doing="",
-            tries=0,
-            waits_for=[],
-            needs=0,
-        )
-        if self.state.step is None:
-            self._end(Phase.DONE if self.state.phase is Phase.RUNNING else Phase.TAKEN_BACK)
-
-    def _pause(self, cause: Cause, reason: str) -> None:
-        self._note(f"paused: {reason}")
-        self._set(paused=Paused(cause, reason, self._now), waits_for=[])
-
-    def _unpause(self) -> None:
-        """It goes on; what was waited for counts on no limit."""
-        paused = self.state.paused
-        if paused:
-            lost_s = max(0.0, self._now - paused.since)
-            self._set(paused=None, since=self.state.since + lost_s, started=self.state.started + lost_s)
-
-    def _go_on(self) -> None:
-        """`resume`: what stood in the way is taken as seen by a person."""
-        paused = self.state.paused
-        edited = self._take_over_edit()
-        self._unpause()
-        if edited:
-            numbers = range(self.state.index + 1)
-            moves = [number for number in numbers if isinstance(self.state.steps[number], Move)]
-            self._set(index=moves[-1] if moves else self.state.index, commit=None, doing="", tries=0)
-        if paused and paused.cause is not Cause.ASKED:
-            self._set(
-                since=self._now,
-                tries=0,
-                doing="",
-                restarts_before=self._facts.restarts(self.state.plan.version),
-            )
-
-    def _take_over_edit(self) -> bool:
-        """Whether somebody else had edited the file: a person has seen it now, and what it says is where we start."""
-        paused = self.state.paused
-        if not paused or paused.cause is not Cause.FOREIGN_EDIT:
-            return False
-        self._set(wish=self._facts.head.wish(f"deploy/{self.state.service}.json") or Wish())
-        return True
-
-    def _fail(self, reason: str) -> None:
-        if self.state.phase is Phase.TAKING_BACK:
-            self._note(f"a person is needed: {reason}")
-            self._set(phase=Phase.NEEDS_PERSON, waits_for=[reason], doing="")
-        elif self.state.plan.settings.on_failure == "hold":
-            self._pause(Cause.FAILED, reason)
-        else:
-            self._take_back(reason)
-
-    def _take_back(self, reason: str) -> None:
-        self._note(f"taken back: {reason}")
-        self._set(
-            phase=Phase.TAKING_BACK,
-            reason=self.state.reason or reason,
-            steps=back.steps(self.state.plan, self.state.wish),
-            index=0,
-            since=self._now,
-            commit=None,
-            doing="",
-            tries=0,
-            paused=None,
-            waits_for=[],
-            needs=0,
-        )
-
-    def _end(self, phase: Phase) -> None:
-        self._note(f"ended: {phase.value}")
-        self._set(phase=phase, ended=self._now, waits_for=[], paused=None, doing="")
+            self.take_back(f"nobody approved it within {step.limit_s:g} s")
 
     # What came of an action
 
@@ -403,18 +342,18 @@ class _Turn:
         match result:
             case Committed():
                 self._committed(result.commit)
-                self._note(f"committed {result.commit.id[:10]}", "outcome")
+                self.note(f"committed {result.commit.id[:10]}", "outcome")
             case NotNow():
-                self._set(doing="", tries=0, waits_for=[result.why])
-                self._note(f"not now: {result.why}", "outcome")
+                self.set(doing="", tries=0, waits_for=[result.why])
+                self.note(f"not now: {result.why}", "outcome")
             case Tested():
                 step = self.state.step
                 told_only = isinstance(step, Hook) and step.phase in AFTER_THE_FACT
-                self._set(doing="", tries=0)
+                self.set(doing="", tries=0)
                 if result.good or told_only:
-                    self._advance(result.said)
+                    self.advance(result.said)
                 else:
-                    self._note(result.said, "outcome")
-                    self._fail(result.said)
+                    self.note(result.said, "outcome")
+                    self.fail(result.said)
             case _:
                 assert_never(result)

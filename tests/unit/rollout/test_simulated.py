@@ -23,6 +23,7 @@ QUICK = RolloutSettings(
     total_limit_s=4000,
     analysis=ANALYSIS,
 )
+THEIRS = b'{"version=0.0.1": {"weight": 70, "replicas": 4}, "version=0.0.2": {"weight": 30, "replicas": 1}}'
 STRATEGIES = ("canary", "blue-green", "rolling")
 
 
@@ -84,26 +85,27 @@ def test_an_edit_of_somebody_else_is_never_overwritten(part):
     for seed in range(part, SEEDS // 4, 10):
         world = World(seed, QUICK, **of(seed))
         at = world.now + world.random.uniform(0, 40)
-        theirs = b'{"version=0.0.1": {"weight": 70, "replicas": 4}, "version=0.0.2": {"weight": 30, "replicas": 1}}'
 
         def edit(world, at=at):
             if world.now >= at and world.edited_at is None and not world.stored.over:
                 world.edited_at = world.now
-                world.write(theirs)
+                world.write(THEIRS)
 
         state = world.run(limit_s=120, hooks=[edit])
         if world.edited_at is None:
             assert state.phase is Phase.DONE
             continue
-        assert world.file == theirs, f"seed {seed}"
-        assert state.paused and state.paused.cause is Cause.FOREIGN_EDIT, f"seed {seed}: {state.phase}"
+        assert world.file == THEIRS, f"seed {seed}"
+        assert state.paused, f"seed {seed}: {state.phase}"
+        assert state.paused.cause is Cause.FOREIGN_EDIT, f"seed {seed}: {state.paused}"
 
 
 def test_no_traffic_is_no_success():
     world = World(1, msgspec.structs.replace(QUICK, total_limit_s=100_000), rate=0.0)
     state = world.run(limit_s=1500)
     assert state.phase is Phase.RUNNING
-    assert state.paused and state.paused.cause is Cause.NO_VERDICT
+    assert state.paused
+    assert state.paused.cause is Cause.NO_VERDICT
 
 
 def _no_wait_for_routers(monkeypatch):
@@ -128,7 +130,7 @@ def _edits_are_not_seen(monkeypatch):
     """Whatever the file says is taken for the rollout's own."""
 
     def blind(turn):
-        turn._set(wish=turn._facts.head.wish("f") or turn.state.wish)
+        turn.set(wish=turn._facts.head.wish("f") or turn.state.wish)
         return False
 
     monkeypatch.setattr(machine._Turn, "_edited", blind)
