@@ -83,7 +83,9 @@ def _lacking(state: State, move: Move, facts: Facts) -> list[str]:
                 {unit.reason for unit in facts.running(version) if unit.state != "healthy" and unit.reason}
             )
             reason = f" ({'; '.join(why)})" if why else ""
-            found.append(f"{count - healthy} of {count} instances of {version} to become healthy{reason}")
+            found.append(
+                f"{count - healthy} of {count} {_instances(count)} of {version} to become healthy{reason}"
+            )
     return found
 
 
@@ -97,5 +99,9 @@ def _leaving(state: State, move: Move, facts: Facts) -> list[str]:
         extra = len(units) - (each.replicas or 0 if each else 0)
         draining = sum(unit.state == "draining" for unit in units)
         if leaving := max(extra, draining):
-            found.append(f"{leaving} instances of {version} to be drained and stopped")
+            found.append(f"{leaving} {_instances(leaving)} of {version} to be drained and stopped")
     return found
+
+
+def _instances(count: int) -> str:
+    return "instance" if count == 1 else "instances"

@@ -54,7 +54,11 @@ def receipt(state: State, now: float) -> Receipt:
         reason=state.reason,
         started=state.started,
         ended=state.ended or now,
-        requests=dict(sorted(total.items())),
+        requests={
+            name: count
+            for name, count in sorted(total.items())
+            if count.requests or name in (*plan.old, plan.version)
+        },
         hurt=new.failures / whole if whole else 0.0,
         slowest_s=round(state.slowest_s, 3),
         verdicts=[f"{said.step.partition(' ')[2]}: {said.verdict.outcome.value}" for said in state.verdicts],
