@@ -165,13 +165,14 @@ class _Agent:
         needs = {name: settings.needs for name, settings in self._facts.services.items()}
         needs |= {unit.record.slot.service: unit.record.settings.needs for unit in self._units.values()}
         self._log.info("stopping all instances", units=len(self._units))
-        await self._guests.leave()
+        self._guests.leave()
         for wave in stopping_waves(needs):
             units = [unit for slot, unit in self._units.items() if slot.service in wave]
             for unit in units:
                 unit.stop("the agent stops", hurry=True)
             for unit in units:
                 await unit.done.wait()
+        await self._guests.left()
 
     async def _stop_strays(self) -> None:
         """Never returns. A process that was just being started when the last agent died shows only later."""

@@ -76,7 +76,7 @@ def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
     follower = barn.start("logs", "goat", "-f")
     barn.until(follower, r"goat-0\.0\.1-\S+  milked by")
     url = f"http://127.0.0.1:{barn.goats}/health"
-    load = barn.start("load", url, "--rate", "100", "--duration", "5s", "--json")
+    load = barn.start("load", url, "--rate", "100", "--duration", "4s", "--json")
     barn.until(follower, r"milked by")
     with (barn.path / "deploy" / "goat.json").open() as file:
         both = json.load(file) | {"version=0.0.2": {"weight": 0, "replicas": 2}}
@@ -91,12 +91,10 @@ def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
     out, _ = load.communicate(timeout=60)
     report = json.loads(out)
     assert (load.returncode, report["failed"]) == (0, 0), out
-    assert report["sent"] == report["answered"] == 500
+    assert report["sent"] == report["answered"] == 400
     follower.kill()
     follower.communicate()
     barn.eventually(lambda: all("0.0.2" in name for name in docker.names()) and len(docker.names()) == 2)
-    status = json.loads(barn.milkrun("status", "--json").stdout)
-    assert "goat" in json.dumps(status)
     with contextlib.suppress(ProcessLookupError):
         barn.milkrun("down")
     assert docker.names() == set()

@@ -75,27 +75,17 @@ async def test_it_is_drained_when_docker_stops_it(farming, neighbour):
         farm.agent()
         await neighbour.runs("slow", "--network", "host", *GOAT, *labels(port="8080"), mood="stubborn")
         (one,) = await farm.passing(1)
-        await neighbour.does("kill", "--signal", "HUP", "slow")
-        await neighbour.does("kill", "--signal", "TERM", "slow")  # as `docker stop` does first
-        (seen,) = await farm.instances(lambda found: found[0].health is Health.MAINTENANCE)
-        assert (seen.id, seen.reason) == (one.id, "its container is told to end")
-        assert await neighbour.does("ps", "--quiet")
-        await neighbour.does("kill", "slow")
-        assert await farm.instances(lambda found: found == []) == []
-
-
-async def test_other_signals_mean_nothing(farming, neighbour):
-    async with farming() as farm:
-        await farm.publish(guests=True)
-        farm.agent()
-        await neighbour.runs("calm", "--network", "host", *GOAT, *labels(port="8080"), mood="stubborn")
-        await farm.passing(1)
-        await neighbour.does("kill", "--signal", "WINCH", "calm")
-        port = free_port()
+        await neighbour.does("kill", "--signal", "HUP", "slow")  # other signals mean other things
         await neighbour.runs(
-            "next", "--publish", f"{port}:8080", *GOAT
-        )  # comes after it in the engine's events
-        assert len(await farm.passing(2)) == 2
+            "next", "--network", "host", *GOAT, *labels(port="8081"), port=8081
+        )  # comes after it
+        await farm.passing(2)
+        await neighbour.does("kill", "--signal", "TERM", "slow")  # as `docker stop` does first
+        seen, _ = await farm.instances(lambda found: found[0].health is Health.MAINTENANCE)
+        assert (seen.id, seen.reason) == (one.id, "its container is told to end")
+        assert "slow" in await neighbour.does("ps", "--format", "{{.Names}}")
+        await neighbour.does("kill", "slow")
+        await farm.instances(lambda found: [other.port for other in found] == [8081])
 
 
 async def test_its_probe_decides_when_it_names_one(farming, neighbour):

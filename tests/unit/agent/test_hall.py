@@ -113,25 +113,32 @@ async def test_who_comes_in_anothers_place_waits_until_that_one_is_out(tmp_path)
     async with visited(tmp_path) as (engine, seen):
         engine.runs("goat", 8101)
         await seen(passing(1))
-        del engine.running["goat"]
         engine.runs("again", 8101)
         engine.happens("start", "again")
+        engine.runs("marker", 8102)
+        engine.happens("start", "marker")
+        await seen(passing(2))
+        await seen(lambda _, hall: _containers(hall) == ["goat", "marker"])
+        del engine.running["goat"]
         engine.happens("die", "goat")
-        await seen(lambda found, hall: len(found) == 1 and _containers(hall) == ["again"])
-        await seen(passing(1))
+        await seen(lambda _, hall: _containers(hall) == ["again", "marker"])
+        await seen(passing(2))
 
 
 async def test_while_the_engine_is_away_they_stay_and_then_are_looked_at(tmp_path):
     async with visited(tmp_path) as (engine, seen):
         engine.runs("goat", 8101)
-        await seen(passing(1))
+        engine.runs("gone", 8102)
+        await seen(passing(2))
         engine.away = True
         engine.coming.put_nowait(None)
         await seen(lambda _, hall: hall.alarms != [])
-        await seen(passing(1))
-        engine.runs("next", 8102)
-        engine.away = False
         await seen(passing(2))
+        del engine.running["gone"]
+        engine.runs("next", 8103)
+        engine.away = False
+        found = await seen(lambda found, hall: {one.port for one in found} == {8101, 8103})
+        assert len(found) == 2
         await seen(lambda _, hall: hall.alarms == [] and engine.connections == 2)
 
 
@@ -150,4 +157,4 @@ async def test_a_former_guest_that_is_gone_is_taken_out(tmp_path):
 
 
 def _containers(hall: Hall) -> list[str]:
-    return [guest.container for guest in hall._guests.values()]
+    return sorted(guest.container for guest in hall._guests.values())

@@ -22,6 +22,8 @@ from milkrun.model import InstanceId, instance_id
 from milkrun.settings.service import HealthSettings, StopSettings
 
 RETRY_S = 1.0
+HURRY_S = 10.0
+"""So long an agent that ends waits for the routers: its guests run on whatever they say."""
 UNSEEN_S = 30.0
 """So long a container that nobody can see just now is taken to run on."""
 
@@ -69,7 +71,7 @@ class Guest:
         self._log = structlog.get_logger("guest").bind(instance=self.instance)
 
     def leave(self, reason: str, *, hurry: bool = False) -> None:
-        """It leaves the traffic; there is no way back. `hurry`: the agent ends, and the catalog is to forget it."""
+        """It leaves the traffic; there is no way back. `hurry`: it runs on, and the catalog is to forget it."""
         if hurry:
             self._hurry.set()
             self._over.set()
@@ -98,7 +100,8 @@ class Guest:
                 gone=self._gone,
                 news=self._house.router_news,
             )
-            if left := await drain.run(self._reason, StopSettings().drain_limit_s):
+            limit_s = HURRY_S if self._hurry.is_set() else StopSettings().drain_limit_s
+            if left := await drain.run(self._reason, limit_s):
                 self._log.warning("requests may still be sent to it", left=left)
             await self._over.wait()
             background[1].cancel()

@@ -62,21 +62,24 @@ class Hall:
                     if self._following is None:
                         self._following = tasks.create_task(self._follow())
                 elif self._following:
-                    self._dismiss("the environment's settings ask for no guests", hurry=True)
+                    self._dismiss("the environment's settings ask for no guests")
                 await changed.wait()
 
-    async def leave(self) -> None:
-        """No guest is in the catalog: the agent ends, and nobody would look after them."""
-        self._dismiss("the agent stops", hurry=True)
+    def leave(self) -> None:
+        """Every guest is on its way out of the catalog: the agent ends, and nobody would look after them."""
+        self._dismiss("the agent stops")
+
+    async def left(self) -> None:
+        """No guest is there any more."""
         await self._empty.wait()
 
-    def _dismiss(self, reason: str, *, hurry: bool) -> None:
+    def _dismiss(self, reason: str) -> None:
         if self._following:
             self._following.cancel()
             self._following = None
         self._trouble.clear()
         for guest in self._guests.values():
-            guest.leave(reason, hurry=hurry)
+            guest.leave(reason, hurry=True)
 
     async def _follow(self) -> None:
         """Never returns: the engine is asked, listened to, and asked again when it was away."""

@@ -37,7 +37,8 @@ class ContainerLog:
 
         What it wrote in the agent's last moment may stand there twice, and is not lost.
         """
-        while not self._exited.is_set():
+        # At least once: what ends at once has said the more about why.
+        while True:
             try:
                 await self._copy()
                 told("")
@@ -50,12 +51,11 @@ class ContainerLog:
             except (OSError, ValueError) as error:
                 told(f"its log cannot be kept: {getattr(error, 'strerror', None) or error}")
             # The engine ends the answer when the container has ended, or when it ends itself.
-            self._whole.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S * (0.5 + random.random() / 2)):
                     await self._exited.wait()
-            if not self._exited.is_set():
-                self._whole.clear()
+            if self._exited.is_set():
+                break
         self._whole.set()
 
     async def drained(self) -> None:
