@@ -11,12 +11,12 @@ import msgspec
 
 from milkrun.errors import InputRefused
 from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.settings.placeholders import filled
 from milkrun.settings.service import ServiceSettings
 
 _PASSED_ON = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|VIRTUAL_ENV|SSL_CERT_\w+"
 )
-_PLACEHOLDER = re.compile(r"\{(python|service|version|instance|address|port)\}")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ def arguments(command: list[str], place: Place) -> list[str]:
     if not command:
         raise InputRefused("the command is empty", remedy="name a program in services/<name>.toml")
     values = {**msgspec.structs.asdict(place), "python": sys.executable}
-    return [_PLACEHOLDER.sub(lambda found: str(values[found[1]]), part) for part in command]
+    return filled(command, values)
 
 
 def environment(

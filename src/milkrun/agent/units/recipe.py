@@ -7,7 +7,6 @@ unless they say so, and its secrets.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from milkrun.agent.units.program import Place
+from milkrun.settings.placeholders import filled
 from milkrun.settings.service import ServiceSettings
 from milkrun.settings.unit import SECRETS_FOLDER, volume
 
@@ -22,8 +22,6 @@ INSTANCE = "milkrun.instance"
 STATE = "milkrun.state"
 """The labels by which an agent knows its own: which instance it is, and the folder of the agent's state."""
 LOG_BYTES_AT_MOST = "10m"
-
-_PLACEHOLDER = re.compile(r"\{(service|version|instance|address|port)\}")
 
 
 def image(settings: ServiceSettings, version: str) -> str:
@@ -86,8 +84,7 @@ def _environment(
 
 
 def _filled(part: str, place: Place) -> str:
-    values = msgspec.structs.asdict(place)
-    return _PLACEHOLDER.sub(lambda found: str(values[found[1]]), part)
+    return filled([part], msgspec.structs.asdict(place))[0]
 
 
 def _volumes(texts: list[str]) -> list[dict[str, Any]]:
