@@ -102,7 +102,9 @@ class Container:
                 if seen is None or not seen.state.running:
                     self._end(outcome(seen.state) if seen else REMOVED)
                     return
-                self.pid = seen.state.pid
+                if seen.state.pid != self.pid:
+                    self.pid = seen.state.pid
+                    self._watcher.on_news()
                 await self._engine.ended(self.id)
             except MilkrunError as error:
                 self._tell("engine", f"{error.message}; whether the container runs is not known")
