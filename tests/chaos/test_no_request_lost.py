@@ -132,8 +132,8 @@ async def chaos(tmp_path: Path) -> AsyncIterator[Chaos]:
     farm = Farm(tmp_path / "farm")
     ledger = farm.path / ".milkrun" / "ledger"
     ledger.mkdir(parents=True)
-    with (farm.path / "services" / "goat.toml").open("a") as settings:
-        settings.write(f'\n[env]\nDAIRY_LEDGER = "{ledger}"\n')
+    settings = farm.path / "services" / "goat.toml"
+    settings.write_text(settings.read_text().replace("[env]\n", f'[env]\nDAIRY_LEDGER = "{ledger}"\n'))
     farm.commit("a ledger")
     process = await asyncio.to_thread(farm.up)
     try:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -176,6 +177,54 @@ async def test_a_stop_finishes_the_request_in_flight_and_takes_no_new_one(
     assert await stopping == 0
     assert farm.written(app) == ["last"]
     writer.close()
+
+
+async def test_a_sick_goat_errs_or_gives_water_and_the_others_of_the_list_are_well(farm: Farm):
+    sick = "0.0.4: errors 100%, 0.0.9: wrong answer, 0.0.5: slow 900s"
+    errs = await farm.start("goat", "0.0.4", DAIRY_SICK=sick)
+    status, answer = await farm.get(f"{errs.url}/milk", "id-1")
+    assert (status, answer["goat"]["version"], answer["request"]) == (500, "0.0.4", "id-1")
+    assert farm.written(errs) == []  # no milk was given
+    wrong = await farm.start("goat", "0.0.9", DAIRY_SICK=sick)
+    status, answer = await farm.get(f"{wrong.url}/milk", "id-2")
+    assert (status, sorted(answer)) == (200, ["request", "water"])
+    slow = await farm.start("goat", "0.0.5", DAIRY_SICK=sick)
+    milking = asyncio.Task(farm.get(f"{slow.url}/milk"))
+    for _ in range(20):
+        assert (await farm.get(f"{slow.url}/health"))[0] == 200
+    assert not milking.done()
+    milking.cancel()
+    well = await farm.start("goat", "0.0.3", DAIRY_SICK=sick)
+    assert [(await farm.get(f"{well.url}/milk"))[0] for _ in range(20)] == [200] * 20
+
+
+async def test_a_goat_that_hangs_on_stop_goes_on_giving_milk_after_sigterm(farm: Farm):
+    goat = await farm.start("goat", "0.0.8", DAIRY_SICK="0.0.8: hang on stop")
+    goat.process.send_signal(signal.SIGTERM)
+    assert [(await farm.get(f"{goat.url}/milk"))[0] for _ in range(5)] == [200] * 5
+    assert goat.process.returncode is None
+
+
+async def test_a_goat_that_crashes_does_so_by_itself(farm: Farm):
+    goat = await farm.start("goat", "0.0.6", DAIRY_SICK="0.0.6: crash after 1s")
+    assert await asyncio.wait_for(goat.process.wait(), LIMIT_S) == 1
+
+
+def test_a_goat_refuses_to_start_with_a_sickness_that_nobody_knows(tmp_path: Path):
+    templates.create(tmp_path / "farm", "dairy")
+    names = {"SERVICE": "goat", "VERSION": "0.0.3", "INSTANCE": "goat-1", "ADDRESS": "127.0.0.1", "PORT": "1"}
+    done = subprocess.run(
+        [sys.executable, "apps/goat.py"],
+        cwd=tmp_path / "farm",
+        env={f"MILKRUN_{name}": value for name, value in names.items()} | {"DAIRY_SICK": "0.0.4: eror 5%"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "[env] in services/goat.toml: 'eror 5%' is no sickness" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_a_farmer_finds_the_goats_in_the_registry_and_labels_the_bottle_with_both(

@@ -24,6 +24,7 @@ def test_the_dairy_farm_is_a_complete_environment(dairy: Path):
         "README.md",
         "apps/farmer.py",
         "apps/goat.py",
+        "apps/sickness.py",
         "deploy/farmer.json",
         "deploy/goat.json",
         "milkrun.toml",
