@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from milkrun import grammar
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, branch_name, endpoint, host_port, service_name
 from milkrun.settings.check_allow import network
@@ -18,11 +19,11 @@ from milkrun.settings.toml_lines import Path
 _HOST = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
-_ROUTE_PATH = re.compile(r"/|(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_ROUTE_PATH = re.compile(f"/|{grammar.SEGMENTS}")
 _FOLDER = re.compile(r"[^\x00-\x1f\x7f]{0,400}")
-_METHOD = re.compile(r"[A-Z]{1,20}")
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
-_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@-]{1,200}")
+_METHOD = re.compile(grammar.METHOD)
+_HEADER = re.compile(grammar.HEADER)
+_HEADER_VALUE = re.compile(grammar.HEADER_VALUE)
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

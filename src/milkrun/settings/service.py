@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from milkrun import grammar
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, ServiceName, service_name, version_name
 from milkrun.settings import needs, rollout, unit
@@ -22,8 +23,8 @@ THRESHOLD_AT_MOST = 1000
 SLOW_START_AT_MOST = 3600.0
 SLOW_TIMES_AT_MOST = 1000.0
 
-_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
-_STICKY = re.compile(r"|address|cookie:(?!milkrun-version-)[A-Za-z0-9_.-]{1,60}|header:[A-Za-z0-9-]{1,60}")
+_BASE_PATH = re.compile(grammar.SEGMENTS)
+_STICKY = re.compile(rf"|address|cookie:(?!milkrun-version-){grammar.COOKIE}|header:{grammar.HEADER}")
 _OVERRIDE = re.compile(r"|cookie|header:(?i:x-(?!forwarded|real-ip|milkrun)[a-z0-9-]{1,58})")
 _PROBE_PATH = re.compile(r"/[!-~]{0,1000}")
 

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
+from milkrun import grammar
 from milkrun.errors import InputRefused
 from milkrun.model import (
     SHARE_SLOTS,
@@ -26,12 +27,12 @@ from milkrun.router.placement import Placement
 
 LANES_AT_MOST = 26
 SECONDS_AT_MOST = 86_400.0
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,20}")
+_PATH = re.compile(grammar.SEGMENTS)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_METHOD = re.compile(r"[A-Z]{1,20}")
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,60}")
-_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~/+=:@-]{1,200}")
-_COOKIE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+_METHOD = re.compile(grammar.METHOD)
+_HEADER = re.compile(grammar.HEADER)
+_HEADER_VALUE = re.compile(grammar.HEADER_VALUE)
+_COOKIE = re.compile(grammar.COOKIE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
