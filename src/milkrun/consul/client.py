@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -114,6 +115,7 @@ class Registry:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self._answered_at = time.monotonic()
         self._http: aiohttp.ClientSession | None = None
         self._name = ""
 
@@ -174,6 +176,7 @@ class Registry:
                 if reply.status in (404, 405)
                 else "",
             )
+        self._answered_at = time.monotonic()
         index = reply.headers.get("X-Consul-Index", "")
         known = _INDEX.fullmatch(index) is not None
         return Answer(
@@ -182,6 +185,11 @@ class Registry:
             body=data,
             doubt=_doubt(reply.headers, indexed=known),
         )
+
+    @property
+    def silent_s(self) -> float:
+        """For how long it has given none of the answers that were asked for; from this object's start at first."""
+        return time.monotonic() - self._answered_at
 
     async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []

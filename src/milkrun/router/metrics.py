@@ -16,20 +16,28 @@ BOUNDS_US = tuple(
 """Coarser than what is counted, and exact sums of it: 1, 2 and 5 of every decade, from 0.1 ms to 50 s."""
 
 
-def page(reports: Iterable[RouterReport], now: float) -> bytes:
-    """The page that Prometheus scrapes, at `now` (seconds since 1970). Counters run from the router's start."""
+def page(reports: Iterable[RouterReport], now: float, *, silent_s: float) -> bytes:
+    """The page that Prometheus scrapes, at `now` (seconds since 1970). Counters run from the router's start.
+
+    The registry last answered the router `silent_s` ago: one that is cut off reports nothing there, but here.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Reports(list(reports), now))
+    registry.register(_Reports(list(reports), now, silent_s))
     return generate_latest(registry)
 
 
 class _Reports:
-    def __init__(self, reports: list[RouterReport], now: float) -> None:
-        self._reports, self._now = reports, now
+    def __init__(self, reports: list[RouterReport], now: float, silent_s: float) -> None:
+        self._reports, self._now, self._silent_s = reports, now, silent_s
 
     def collect(self) -> Iterator[Metric]:
         yield from _versions(self._reports)
         yield from _router(self._reports, self._now)
+        yield GaugeMetricFamily(
+            "milkrun_registry_silent_seconds",
+            "Since the registry last answered; what is served may be as old, and git's newer weights not followed",
+            value=self._silent_s,
+        )
 
 
 def _versions(reports: list[RouterReport]) -> Iterator[Metric]:

@@ -39,6 +39,7 @@ class Router:
         accept_older: bool = False,
         certificates: Certificates | None = None,
     ) -> None:
+        self._registry = registry
         self._proxy = proxy
         self._certificates = certificates
         self._metrics = front.metrics
@@ -134,7 +135,8 @@ class Router:
         return self._certificates.alarms(time.time()) if self._certificates else []
 
     def _page(self) -> bytes:
-        return metrics.page([report for _, report in sorted(self._last.items())], time.time())
+        reports = [report for _, report in sorted(self._last.items())]
+        return metrics.page(reports, time.time(), silent_s=self._registry.silent_s)
 
     def _told(self, report: RouterReport) -> None:
         self._last[report.service] = report

@@ -44,6 +44,27 @@ async def test_the_figures_of_a_router_are_at_its_metrics_address(fleet):
     assert found["milkrun_share_ratio", "goat", "0.0.1"] == 1
 
 
+async def test_a_router_that_is_cut_off_says_for_how_long(fleet):
+    """Its reports are gone with its session: the page is all that it can say."""
+    port = free_port()
+
+    async def silent_s() -> float:
+        return (await scraped(port))["milkrun_registry_silent_seconds",]
+
+    await fleet.goat("a", "0.0.1")
+    await fleet.settle(metrics=f"127.0.0.1:{port}")
+    async with fleet.router():
+        await fleet.serves("a")
+        await fleet.between.down()
+        cut_off = await silent_s()
+        async with asyncio.timeout(20):
+            while (grown := await silent_s()) < cut_off + 1:
+                await asyncio.sleep(0.05)
+            await fleet.between.up()
+            while await silent_s() >= grown:
+                await asyncio.sleep(0.05)
+
+
 async def test_an_address_that_is_taken_is_tried_again(monkeypatch):
     monkeypatch.setattr(metrics_page, "RETRY_S", 0.01)
     with capture_logs() as told:

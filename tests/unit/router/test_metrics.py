@@ -47,7 +47,7 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
 
 
 def test_each_figure_of_each_version():
-    found = samples(page([report(reloads=4, unequal_since=990.0, alarms=["one"])], now=1000.0))
+    found = samples(page([report(reloads=4, unequal_since=990.0, alarms=["one"])], now=1000.0, silent_s=3.5))
 
     assert found["milkrun_requests_total", "goat", "0.0.1"] == 12
     assert found["milkrun_failures_total", "goat", "0.0.1"] == 2
@@ -63,7 +63,7 @@ def test_each_figure_of_each_version():
 
 
 def test_the_histogram_is_cumulative_and_ends_with_all_that_was_timed():
-    found = samples(page([report()], now=1000.0))
+    found = samples(page([report()], now=1000.0, silent_s=3.5))
     steps = {
         le: found["milkrun_answer_seconds_bucket", le, "goat", "0.0.1"] for le in ("0.001", "0.002", "+Inf")
     }
@@ -73,15 +73,18 @@ def test_the_histogram_is_cumulative_and_ends_with_all_that_was_timed():
 
 
 def test_services_stand_side_by_side_and_equal_is_zero():
-    found = samples(page([report("goat"), report("farmer")], now=1000.0))
+    found = samples(page([report("goat"), report("farmer")], now=1000.0, silent_s=3.5))
 
     assert found["milkrun_requests_total", "farmer", "0.0.1"] == 12
     assert found["milkrun_unequal_seconds", "farmer"] == 0
-    assert samples(page([], now=1000.0)) == {("milkrun_reloads_total",): 0}
+    assert samples(page([], now=1000.0, silent_s=3.5)) == {
+        ("milkrun_reloads_total",): 0,
+        ("milkrun_registry_silent_seconds",): 3.5,
+    }
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_any_text_stays_within_its_label(version):
-    found = samples(page([report(version=version)], now=1000.0))
+    found = samples(page([report(version=version)], now=1000.0, silent_s=3.5))
 
     assert found["milkrun_requests_total", "goat", version] == 12
