@@ -110,6 +110,7 @@ class World:
             for number in range(routers)
         ]
         self.units: list[Unit] = []
+        self.broken_old = False
         self._named = 0
         self._settle(deploy.parse(base, "f"), at_once=True)
         self.recent = Recent(settings.analysis.guard_window_s)
@@ -135,7 +136,7 @@ class World:
             for _ in range(count - len(mine)):
                 self._named += 1
                 wait = 0 if at_once else self.random.uniform(0.5, 4)
-                ill = version == NEW and self.sick.never_healthy
+                ill = self.sick.never_healthy if version == NEW else self.broken_old
                 self.units.append(
                     Unit(f"goat-{version}-{self._named}", version, 1e12 if ill else self.now + wait)
                 )
@@ -185,8 +186,10 @@ class World:
         shares = self.shares(router)
         down = not shares
         if down:  # the last shares stay, and nobody answers
-            assert router.wish.weights.get(NEW), f"nobody serves at {self.now}: {router.wish}"
-            shares = {NEW: 1.0}
+            sick = self.broken_old or router.wish.weights.get(NEW)
+            assert sick, f"nobody serves at {self.now}: {router.wish}"
+            weights = router.wish.weights
+            shares = {max(weights, key=lambda name: weights[name]): 1.0}
         for version, share in shares.items():
             mean = self.rate * TICK_S / len(self.routers) * share
             count = int(mean) + (self.random.random() < mean % 1)
