@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from milkrun.model import ServiceName, VersionName, Wish
 from milkrun.settings.environment import Environment, RouterSettings
 from milkrun.settings.service import ServiceSettings
+
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,5}")
 
 
 def summary(
@@ -27,6 +30,7 @@ def summary(
         tries.append((f"curl {tls}{_reachable(router.listen)}{path}", f"one request to {service}"))
     tries.append((f"{command} status", "all of it in one view"))
     tries += _shares(environment, services, wishes, command)
+    tries += _deploy(environment, services, wishes, command)
     width = max(len(line) for line, _ in tries)
     lines += [f"  {line.ljust(width)}  # {why}" for line, why in tries]
     lines.append("Look at:")
@@ -73,12 +77,9 @@ def _shares(
     command: str,
 ) -> list[tuple[str, str]]:
     """How to change the shares of a service with two versions, one that others need if there is one."""
-    routed = {name for router in environment.routers.values() for name in router.names(services)}
-    needed = {need for settings in services.values() for need in settings.needs}
-    fitting = [name for name in wishes if name in routed and len(wishes[name].weights) == 2]
-    if not fitting:
+    service = _inmost(environment, services, [name for name in wishes if len(wishes[name].weights) == 2])
+    if not service:
         return []
-    service = min(fitting, key=lambda name: (name not in needed, name))
     first, second = sorted(wishes[service].weights)
     weights = wishes[service].weights
     why = "change the shares with a commit"
@@ -88,6 +89,49 @@ def _shares(
         why = "and back"
     tries.append((_set(command, service, (first, second), (80, 20)), why))
     return [*tries, (f"{command} weights {service}", "what is wanted and what is observed")]
+
+
+def _deploy(
+    environment: Environment,
+    services: Mapping[ServiceName, ServiceSettings],
+    wishes: Mapping[ServiceName, Wish],
+    command: str,
+) -> list[tuple[str, str]]:
+    """How to roll out the next version of a service that numbers its versions, and the requests to judge it by."""
+    following = {name: version for name, wish in wishes.items() if (version := _next(wish.versions))}
+    service = _inmost(environment, services, list(following))
+    if not service:
+        return []
+    tries = []
+    routers = sorted(environment.routers.items())
+    if before := [router for _, router in routers if router.service == service and not router.certificates]:
+        url = f"http://{_reachable(before[0].listen)}{_example(before[0], services)[1]}"
+        tries.append(
+            (f"{command} load {url} --duration 10m", "elsewhere: requests, to judge new versions by")
+        )
+    return [
+        *tries,
+        (f"{command} deploy {service} {following[service]}", "a new version takes over, or is taken back"),
+    ]
+
+
+def _inmost(
+    environment: Environment, services: Mapping[ServiceName, ServiceSettings], names: list[ServiceName]
+) -> ServiceName | None:
+    """One of these behind a router, one that others need if there is one."""
+    routed = {name for router in environment.routers.values() for name in router.names(services)}
+    needed = {need for settings in services.values() for need in settings.needs}
+    return min((name for name in names if name in routed), key=lambda n: (n not in needed, n), default=None)
+
+
+def _next(versions: Iterable[VersionName]) -> str:
+    """The number after the highest; empty when these are no numbers."""
+    numbers = [_NUMBER.fullmatch(name) for name in versions]
+    known = [[int(part) for part in match[0].split(".")] for match in numbers if match]
+    if not known or len(known) < len(numbers):
+        return ""
+    *rest, last = max(known)
+    return ".".join(str(part) for part in (*rest, last + 1))
 
 
 def _set(

@@ -32,16 +32,43 @@ def test_the_farm_says_what_to_try_and_where_to_look():
     wishes = {"goat": wish(80, 20), "farmer": wish(50, 50)}
     assert summary(ENVIRONMENT, SERVICES, wishes, command="milkrun") == [
         "dairy-farm is up. Try:",
-        "  curl localhost:8212/milk                # one request to farmer",
-        "  milkrun status                          # all of it in one view",
-        "  milkrun weights goat 0.0.1=50 0.0.2=50  # change the shares with a commit",
-        "  milkrun weights goat 0.0.1=80 0.0.2=20  # and back",
-        "  milkrun weights goat                    # what is wanted and what is observed",
+        "  curl localhost:8212/milk                                # one request to farmer",
+        "  milkrun status                                          # all of it in one view",
+        "  milkrun weights goat 0.0.1=50 0.0.2=50                  # change the shares with a commit",
+        "  milkrun weights goat 0.0.1=80 0.0.2=20                  # and back",
+        "  milkrun weights goat                                    # what is wanted and what is observed",
+        "  milkrun load http://localhost:8202/milk --duration 10m  # elsewhere: requests, to judge new versions by",
+        "  milkrun deploy goat 0.0.3                               # a new version takes over, or is taken back",
         "Look at:",
         "  registry   http://127.0.0.1:8500/v1/catalog/services",
         "  lb-farmer  http://127.0.0.1:8414/monitor",
         "  lb-goat    http://127.0.0.1:8404/monitor",
     ]
+
+
+@pytest.mark.parametrize(
+    ("versions", "following"),
+    [
+        (["0.0.9", "0.0.10"], "0.0.11"),
+        (["7"], "8"),
+        (["1.0", "0.9.9"], "1.1"),
+        (["1.0", "blue"], None),
+        (["0.0.1-rc1"], None),
+    ],
+)
+def test_a_deploy_is_offered_of_the_version_after_the_highest_if_versions_are_numbers(versions, following):
+    wishes = {"goat": Wish(versions={name: VersionWish(weight=1) for name in versions})}
+
+    lines = summary(ENVIRONMENT, SERVICES, wishes, command="milkrun")
+
+    deploys = [line.split()[3] for line in lines if " deploy " in line]
+    assert deploys == ([following] if following else [])
+
+
+def test_a_service_that_nobody_can_reach_is_not_offered_to_be_deployed():
+    lines = summary(Environment(name="x"), SERVICES, {"goat": wish(1, 1)}, command="milkrun")
+
+    assert [line for line in lines if "deploy" in line or "load" in line] == []
 
 
 def test_a_front_door_by_tls_is_tried_by_tls():
