@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from milkrun.errors import InputRefused, MilkrunError, NotFound
+from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound
 from milkrun.model import CommitId, ServiceName, Wish
 from milkrun.repository import QuickReader, Repository, Sight, commit_file, local_tips, push
 from milkrun.rollout.facts import Head
+from milkrun.rollout.receipt import EPOCH
 from milkrun.rollout.state import Commit
 from milkrun.settings import deploy
 from milkrun.settings import service as service_settings
@@ -93,15 +94,26 @@ class Git:
         return base or b"{}\n", service_settings.load(data, file)
 
     async def commit(
-        self, service: ServiceName, before: Wish, wish: Wish, text: bytes, *, message: str, now: float
+        self,
+        service: ServiceName,
+        before: Wish,
+        wish: Wish,
+        text: bytes,
+        *,
+        message: str,
+        epoch: int,
+        now: float,
     ) -> Commit:
         """The commit after which the deploy file says `wish`, written as `text`.
 
-        Raises Conflict when it says neither that nor `before`: somebody else has written it.
+        Raises InputRefused when it says neither that nor `before`: somebody else has written it. Raises Conflict when
+        an engine of a later `epoch` has committed: the caller stood still meanwhile, and its lock is another's.
         """
         repository = self._reader.repository
         head = await repository.head(self._branch)
         file = f"deploy/{service}.json"
+        if await self._epoch(head, file) > epoch:
+            raise Conflict(f"an engine later than epoch {epoch} has committed: this one acts no more")
         said = deploy.parse(await self._read(head, file) or b"{}", file)
         if said not in (before, wish):
             raise InputRefused("somebody else has changed it meanwhile", file=file)
@@ -109,6 +121,12 @@ class Git:
         if said != wish:
             commit = await commit_file(repository, self._branch, file, text, message, parent=head)
         return Commit(commit, await repository.generation(commit), now)
+
+    async def _epoch(self, head: CommitId, file: str) -> int:
+        """The epoch of the engine that committed the file last; 0 when none ever did."""
+        asked = ("--max-count=1", f"--grep=^{EPOCH}: [0-9]", f"--format=%(trailers:key={EPOCH},valueonly)")
+        said = (await self._reader.repository.git.run("log", *asked, head, "--", file)).text.strip()
+        return int(said) if said.isascii() and said.isdigit() else 0
 
     async def push(self, url: str) -> None:
         """The remote's branch is at our commit. Raises MilkrunError when it cannot be, Conflict when it has others."""

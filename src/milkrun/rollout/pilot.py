@@ -208,7 +208,13 @@ class Pilot:
         try:
             result = Committed(
                 await self._site.git.commit(
-                    self.service, self.state.wish, action.wish, text, message=message, now=now
+                    self.service,
+                    self.state.wish,
+                    action.wish,
+                    text,
+                    message=message,
+                    epoch=self._site.epoch,
+                    now=now,
                 )
             )
             self._site.pushed()

@@ -8,6 +8,8 @@ from milkrun.model import CommitId, ServiceName, VersionName
 from milkrun.rollout.plan import Kind, Move
 from milkrun.rollout.state import Counted, State
 
+EPOCH = "Milkrun-Epoch"
+"""The trailer that says which engine made a commit."""
 KEPT = 30
 """So many receipts of a service are kept in the registry. Git keeps all."""
 
@@ -99,7 +101,7 @@ def message(state: State, title: str, now: float) -> str:
     trailers = [
         f"Milkrun-Rollout: {plan.id}",
         f"Milkrun-Step: {state.index + 1}/{len(state.steps)} {title}",
-        f"Milkrun-Epoch: {state.epoch}",
+        f"{EPOCH}: {state.epoch}",
         f"Milkrun-Verdict: {verdict}",
     ]
     text = "\n".join(" ".join(line.split()) for line in body)

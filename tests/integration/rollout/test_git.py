@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
-from milkrun.errors import InputRefused, MilkrunError, NotFound
+from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound
 from milkrun.model import ServiceName, Wish
 from milkrun.repository import create
 from milkrun.rollout.git import Git
+from milkrun.rollout.receipt import EPOCH
 from milkrun.settings import deploy
 
 GOAT = ServiceName("goat")
@@ -39,8 +40,10 @@ async def git(tmp_path):
     await git.close()
 
 
-async def commit(git: Git, before: bytes, after: bytes) -> str:
-    made = await git.commit(GOAT, wish(before), wish(after), after, message="step\n", now=1.0)
+async def commit(git: Git, before: bytes, after: bytes, epoch: int = 1) -> str:
+    made = await git.commit(
+        GOAT, wish(before), wish(after), after, message=f"step\n\n{EPOCH}: {epoch}\n", epoch=epoch, now=1.0
+    )
     return made.id
 
 
@@ -63,6 +66,21 @@ async def test_it_commits_over_nobody(git):
     with pytest.raises(InputRefused, match="somebody else"):
         await commit(git, BASE, NEXT)
     assert (await git.head(GOAT)).wish("f") == wish(theirs)
+
+
+async def test_an_engine_that_stood_still_commits_nothing_after_its_successor(git):
+    """The file is as it was before: but for its successor's commits, nothing would keep it from going on."""
+    await commit(git, BASE, NEXT, epoch=2)
+    last = await commit(git, NEXT, BASE, epoch=2)
+    with pytest.raises(Conflict, match="later than epoch 1"):
+        await commit(git, BASE, NEXT, epoch=1)
+    subprocess.run(
+        ["git", "-C", git.folder, "commit", "-q", "--allow-empty", "-m", "of a person"], check=True
+    )
+    with pytest.raises(Conflict):
+        await commit(git, BASE, NEXT, epoch=1)
+    assert (await git.head(GOAT)).wish("f") == wish(BASE)
+    assert await commit(git, BASE, NEXT, epoch=2) != last
 
 
 async def test_an_edit_that_is_not_committed_is_not_overwritten(git):
