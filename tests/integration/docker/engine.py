@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 
 PARTS = Path(__file__).parents[3] / ".parts" / "docker"
 WITHIN_S = 60.0
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 APPLETS = ("sh", "httpd", "cat", "echo", "mkdir", "sleep", "tail", "seq")
 GOAT = """#!/bin/sh
 trap 'echo "goat ends"; exit 0' TERM
@@ -30,6 +33,10 @@ httpd -f -p "$MILKRUN_ADDRESS:$MILKRUN_PORT" -h "${WWW:-/www}" &
 child=$!
 while :; do wait $child; [ "$MOOD" = stubborn ] || exit 1; done
 """
+
+
+def _ends_with_this_thread() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Docker:
@@ -48,6 +55,7 @@ class Docker:
         }
 
     def start(self) -> None:
+        """To be called in the main thread: a run of tests that is killed takes the engine along."""
         (self.folder / "config").write_text("{}")  # this machine's own is not for it
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -70,6 +78,7 @@ class Docker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_ends_with_this_thread,  # noqa: PLW1509 (it calls nothing that locks)
             )
         end = time.monotonic() + WITHIN_S
         while self.docker("version", check=False).returncode:

@@ -144,7 +144,7 @@ async def test_an_engine_that_was_away_is_looked_at_anew(farming, neighbour, doc
         report = await farm.report(lambda report: report.alarms != [])
         assert report.alarms[0].endswith("guests stay as they were last seen")
         assert await farm.instances(lambda _: True) == [one]
-        await asyncio.to_thread(docker.start)  # it ends what it finds running
+        docker.start()  # it ends what it finds running
         await farm.report(lambda report: report.alarms == [])
         await farm.instances(lambda found: found == [])
         await neighbour.does("start", "goat")

@@ -306,7 +306,7 @@ async def test_an_engine_that_is_killed_takes_no_instance_with_it(farming, docke
         assert states(report) == ["healthy"]
         assert await get(one, "/health") == "ok\n"
         # Without live-restore an engine ends at its start what it finds running.
-        await asyncio.to_thread(docker.start)
+        docker.start()
         report = await farm.report(lambda report: states(report) == ["healthy"] and report.units[0].restarts)
         assert report.units[0].reason == ""
         assert [again.id for again in await farm.passing(1)] == [one.id]
@@ -319,7 +319,7 @@ async def test_an_agent_that_starts_without_the_engine_waits_for_it(farming, doc
         farm.agent()
         report = await farm.report(lambda report: states(report) == ["backoff"])
         assert report.units[0].reason == f"there is no Docker engine at {docker.socket}"
-        await asyncio.to_thread(docker.start)
+        docker.start()
         await farm.passing(1)
 
 
