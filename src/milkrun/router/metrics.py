@@ -90,6 +90,6 @@ def _router(reports: list[RouterReport], now: float) -> Iterator[Metric]:
         unequal.add_metric([report.service], max(0.0, now - since) if since else 0.0)
         generation.add_metric([report.service], report.generation)
         alarms.add_metric([report.service], len(report.alarms) + len(report.held))
-    reloads = CounterMetricFamily("milkrun_reloads", "Reloads of the data plane")
+    reloads = CounterMetricFamily("milkrun_reloads", "Reloads of the data plane since it was started")
     reloads.add_metric([], max((report.reloads for report in reports), default=0))
     yield from (unequal, generation, alarms, reloads)

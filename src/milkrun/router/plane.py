@@ -63,7 +63,7 @@ class Proxy(Protocol):
 
     @property
     def reloads(self) -> int:
-        """How often it was reloaded since this process watches it."""
+        """How often it was reloaded since it was started, also by other routers."""
 
     @property
     def behind(self) -> str:

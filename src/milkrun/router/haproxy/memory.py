@@ -17,12 +17,13 @@ NOWHERE = Layout(name="", listen=("", 0), stats=("", 0), routes=(), sections={})
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """`layout` is what the file has and `running` what HAProxy was last (re)loaded with; they differ while a
-    reload is due. `lanes` are by service.
+    reload is due. `lanes` are by service. `reloads` counts since HAProxy was started, also over other routers.
     """
 
     layout: Layout = NOWHERE
     running: Layout | None = None
     lanes: dict[ServiceName, dict[VersionName, int]] = {}
+    reloads: int = 0
 
     @property
     def due(self) -> bool:
@@ -56,7 +57,8 @@ def planned(
             assigned[service], running = lanes.assign({}, needed), None
         there = now.layout.sections.get(service)
         counts[service] = lanes.count(assigned[service], max(there.lanes if there else 0, lanes.FIRST_LANES))
-    return Memory(layout=layout(front, certificates, counts, form), running=running, lanes=assigned)
+    whole = layout(front, certificates, counts, form)
+    return Memory(layout=whole, running=running, lanes=assigned, reloads=now.reloads)
 
 
 def as_it_runs(now: Memory, plan: Memory, running: Layout) -> Memory:
@@ -68,7 +70,7 @@ def as_it_runs(now: Memory, plan: Memory, running: Layout) -> Memory:
         new = plan.lanes.get(service, {})
         fits = plan.running is not None and all(number < there.lanes for number in new.values())
         kept[service] = new if fits and service in plan.lanes else now.lanes.get(service, {})
-    return Memory(layout=running, running=running, lanes=kept)
+    return Memory(layout=running, running=running, lanes=kept, reloads=now.reloads)
 
 
 def with_lanes(memory: Memory, wanted: Mapping[ServiceName, RoutingState]) -> dict[ServiceName, RoutingState]:

@@ -73,12 +73,16 @@ class HAProxy:
         self.name = f"haproxy {binary.version_text}"
         if binary.weakness:
             self._log.warning(binary.weakness)
-        self.reloads = 0
         self._certificates = certificates
         self._override_key = override_key
         self._decided: set[ServiceName] = set()
         self._in_the_way = ""
         self._refused: _Refusal | None = None
+
+    @property
+    def reloads(self) -> int:
+        """How often it was reloaded since it was started."""
+        return self._memory.reloads
 
     @property
     def behind(self) -> str:
@@ -98,7 +102,7 @@ class HAProxy:
             self._occupied = {}
             if not self._process.adopt():
                 last = self._memory.running
-                self._memory = msgspec.structs.replace(self._memory, running=None)
+                self._memory = msgspec.structs.replace(self._memory, running=None, reloads=0)
                 await self._started(last)
                 return
             await self._tell_key()
@@ -318,9 +322,8 @@ class HAProxy:
             if running:
                 self._render(as_it_runs(self._memory, plan, running))
             raise
-        self._keep(msgspec.structs.replace(plan, running=plan.layout))
+        self._keep(msgspec.structs.replace(plan, running=plan.layout, reloads=plan.reloads + 1))
         self._refused = None
-        self.reloads += 1
         self._log.info("reloaded HAProxy", services=len(plan.layout.sections), reloads=self.reloads)
         if self._certificates:
             self._certificates.tidy(plan.layout.certificates)

@@ -397,6 +397,6 @@ async def test_a_router_of_another_release_reloads_once_and_then_no_more(site, m
         assert await site.who("/goat/") == "goat"
 
     assert b"retries 29" in files(site)["haproxy.cfg"]
-    assert site.proxy.reloads == 0, "the second one had nothing to do"
+    assert site.proxy.reloads == 1, "the second one had nothing to do"
     reply = await RuntimeSocket(site.folder, MASTER_SOCKET).ask("show proc", half_close=True)
     assert next(line.split()[2] for line in reply.splitlines() if "master" in line.split()) == "1"
