@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from farm import Farm
 from ports import free_ports
 
+from milkrun.cli.daemon import this_host
 from milkrun.settings.folder import Folder
 
 pytestmark = pytest.mark.needs("docker")
@@ -20,6 +22,7 @@ SETTINGS = """name = "barn"
 [registry]
 http = "127.0.0.1:{registry}"
 [agent]
+docker = true
 ports = [{first}, {last}]
 [routers.lb-goat]
 service = "goat"
@@ -71,13 +74,34 @@ def barn(tmp_path: Path, docker) -> Iterator[Barn]:
         made.end()
 
 
+def _guest(barn: Barn, docker) -> str:
+    """A goat that somebody else started, among those of 0.0.1; it serves on after SIGTERM until it is killed."""
+    (port,) = free_ports(1)
+    labels = (
+        "--label",
+        "milkrun.service=goat",
+        "--label",
+        "milkrun.version=0.0.1",
+        "--label",
+        "milkrun.health=/health",
+    )
+    variables = ("--env", "MOOD=stubborn", "--env", "MILKRUN_ADDRESS=0.0.0.0", "--env", "MILKRUN_PORT=8080")
+    published = ("--publish", f"127.0.0.1:{port}:8080")
+    docker.docker("run", "--detach", "--name", "guest", *labels, *variables, *published, "goat:0.0.1")
+    instance = f"goat-0.0.1-{this_host()}-{port}"
+    barn.eventually(lambda: "gets traffic" in barn.milkrun("explain", instance).stdout)
+    return "guest"
+
+
 def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
     barn.up()
     follower = barn.start("logs", "goat", "-f")
     barn.until(follower, r"goat-0\.0\.1-\S+  milked by")
+    guest = _guest(barn, docker)
     url = f"http://127.0.0.1:{barn.goats}/health"
-    load = barn.start("load", url, "--rate", "100", "--duration", "4s", "--json")
-    barn.until(follower, r"milked by")
+    load = barn.start("load", url, "--rate", "100", "--duration", "6s", "--json")
+    stopping = threading.Thread(target=docker.docker, args=("stop", "--time", "4", guest))
+    stopping.start()
     with (barn.path / "deploy" / "goat.json").open() as file:
         both = json.load(file) | {"version=0.0.2": {"weight": 0, "replicas": 2}}
     (barn.path / "deploy" / "goat.json").write_text(json.dumps(both))
@@ -88,12 +112,14 @@ def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
     assert done.returncode == 0, done.stderr
     barn.deploys("0.0.2")
     barn.until(follower, r"goat-0\.0\.1-\S+  goat ends")
+    stopping.join()
     out, _ = load.communicate(timeout=60)
     report = json.loads(out)
     assert (load.returncode, report["failed"]) == (0, 0), out
-    assert report["sent"] == report["answered"] == 400
+    assert report["sent"] == report["answered"] == 600
     follower.kill()
     follower.communicate()
+    docker.docker("rm", guest)
     barn.eventually(lambda: all("0.0.2" in name for name in docker.names()) and len(docker.names()) == 2)
     with contextlib.suppress(ProcessLookupError):
         barn.milkrun("down")
