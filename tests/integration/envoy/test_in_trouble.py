@@ -24,7 +24,7 @@ from milkrun.router.envoy import clusters, plane
 from milkrun.router.envoy.resources import Kind
 from milkrun.settings.service import TrafficSettings
 
-from .conftest import GOAT, App, converge, load, state
+from .conftest import GOAT, App, asked, converge, load, state
 
 KILLS = 20 if os.environ.get("MILKRUN_SOAK") == "1" else 3
 ROUTER = """
@@ -291,6 +291,18 @@ async def test_nobody_else_may_open_its_sockets_or_read_what_is_kept(stand, apps
 
     assert {"ads.sock", "admin.sock", "envoy.json", "envoy.log", plane.MEMORY_FILE} <= modes.keys()
     assert set(modes.values()) == {0}
+
+
+async def test_a_request_on_which_nothing_moves_is_cut_off(stand, apps, session):
+    services = {GOAT: TrafficSettings(idle_limit_s=1.0)}
+    await stand.start(one(apps), msgspec.structs.replace(stand.front, services=services))
+    apps["a1"].gate.clear()
+
+    async with session.get(f"{stand.url}/long") as answer:
+        assert answer.status == 504
+
+    apps["a1"].gate.set()
+    assert (await asked(session, stand.url, "/"))[0] == 200
 
 
 async def test_a_cluster_that_is_made_anew_warms_and_costs_no_request(stand, apps):

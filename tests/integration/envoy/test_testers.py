@@ -180,8 +180,11 @@ async def test_no_instance_sees_the_cookie_good_or_not(router, cookies, seen):
 
 async def test_a_version_in_maintenance_is_not_reached(router):
     place = await router(BY_HEADER)
-    await converge(place.stand.envoys[-1], place.state(Mode.DRAIN))
+    envoy = place.stand.envoys[-1]
+    await converge(envoy, place.state(Mode.DRAIN))
     assert (await place.ask({"X-Version": V2})).name == "one"
+    counted = {each.version: each.figures.requests for each in await envoy.of(GOAT).traffic()}
+    assert counted == {V1: 1, V2: 0}, "it is a request like any other"
 
 
 async def test_no_key_is_in_what_envoy_was_told(router):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 IDLE_S = 4.0
 """An idle connection to an instance is closed before the usual servers close it, or a POST could meet a closed one."""
-SILENT_S = 60
-"""A request in which nothing moves ends."""
-TUNNEL_S = 3600
-"""The same, of what became another protocol, and of TCP."""
+TUNNEL_S = 3600.0
+"""For so long nothing may move in what became another protocol, and in TCP."""
 TRIES = 10
 COPIES_AT_MOST = 100
 """Under way at once, in each of Envoy's threads."""

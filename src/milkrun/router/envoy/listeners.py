@@ -50,7 +50,7 @@ def entrance(front: Front, states: Mapping[ServiceName, RoutingState], secrets: 
     """Where requests come in. Raises InputRefused where they should come by TLS, and there is no certificate."""
     tcp = tcp_service(front)
     if tcp is not None:
-        chains = [FilterChain(filters=[_tcp(tcp, states.get(tcp, RoutingState()))])]
+        chains = [FilterChain(filters=[_tcp(tcp, front, states.get(tcp, RoutingState()))])]
     else:
         chains = [
             FilterChain(
@@ -169,8 +169,9 @@ def _manager(name: str) -> http.HttpConnectionManager:
     )
 
 
-def _tcp(service: ServiceName, state: RoutingState) -> Filter:
-    proxy = TcpProxy(stat_prefix=service, idle_timeout=duration(TUNNEL_S), max_connect_attempts={"value": 10})
+def _tcp(service: ServiceName, front: Front, state: RoutingState) -> Filter:
+    silent_s = max(TUNNEL_S, front.services[service].idle_limit_s)
+    proxy = TcpProxy(stat_prefix=service, idle_timeout=duration(silent_s), max_connect_attempts={"value": 10})
     for part in weighted(service, state):
         proxy.weighted_clusters.clusters.add(name=part.name, weight=part.weight.value)
     if not state.shares:

@@ -25,7 +25,7 @@ from milkrun.model import SHARE_SLOTS, ServiceName
 from milkrun.router.desired import RoutingState
 from milkrun.router.envoy import mirror, testers
 from milkrun.router.envoy.clusters import cluster_name
-from milkrun.router.envoy.limits import SILENT_S, TRIES, TUNNEL_S
+from milkrun.router.envoy.limits import TRIES, TUNNEL_S
 from milkrun.router.envoy.messages import duration, packed
 from milkrun.router.envoy.users import known
 from milkrun.router.front import Front, Route
@@ -82,16 +82,18 @@ def _sent(
     """The requests of the route that fit go there, each sent again when that does no harm."""
     if not route.methods or "GET" in route.methods:
         upgrade = parts.HeaderMatcher(name="upgrade", present_match=True)
-        yield _tried(_match(route, ("GET",), upgrade, *fits), to, _UNANSWERED, TUNNEL_S)
+        tunnel = _tried(_match(route, ("GET",), upgrade, *fits), to, _UNANSWERED)
+        tunnel.route.idle_timeout.CopyFrom(duration(max(TUNNEL_S, to.route.idle_timeout.ToSeconds())))
+        yield tunnel
         if copies:
-            copied = _tried(_match(route, ("GET",), mirror.fits(), *fits), to, _UNANSWERED, SILENT_S)
+            copied = _tried(_match(route, ("GET",), mirror.fits(), *fits), to, _UNANSWERED)
             copied.route.request_mirror_policies.extend(copies)
             yield copied
     if safe := tuple(method for method in IDEMPOTENT if not route.methods or method in route.methods):
-        yield _tried(_match(route, safe, *fits), to, _UNANSWERED, SILENT_S)
+        yield _tried(_match(route, safe, *fits), to, _UNANSWERED)
     others = tuple(method for method in route.methods if method not in IDEMPOTENT)
     if others or not route.methods:
-        yield _tried(_match(route, others, *fits), to, _NEVER_ARRIVED, SILENT_S)
+        yield _tried(_match(route, others, *fits), to, _NEVER_ARRIVED)
 
 
 def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> parts.RouteMatch:
@@ -116,6 +118,7 @@ def _match(route: Route, methods: Sequence[str], *more: parts.HeaderMatcher) -> 
 def _seen(route: Route, traffic: TrafficSettings, action: parts.RouteAction) -> parts.Route:
     """A route with this action, whose instances see the path that they should."""
     action.timeout.CopyFrom(duration(0))  # a download may take as long as it moves
+    action.idle_timeout.CopyFrom(duration(traffic.idle_limit_s))
     base = traffic.path
     if route.path == "/" or not route.strip:
         if base:
@@ -127,10 +130,9 @@ def _seen(route: Route, traffic: TrafficSettings, action: parts.RouteAction) -> 
     return parts.Route(route=action, request_headers_to_add=[told])
 
 
-def _tried(match: parts.RouteMatch, to: parts.Route, retry_on: str, silent_s: int) -> parts.Route:
+def _tried(match: parts.RouteMatch, to: parts.Route, retry_on: str) -> parts.Route:
     found = parts.Route(match=match)
     found.MergeFrom(to)
-    found.route.idle_timeout.CopyFrom(duration(silent_s))
     found.route.retry_policy.CopyFrom(_again(retry_on))
     return found
 
