@@ -16,7 +16,7 @@ demo: setup
 	@$(BIN)/milkrun up dairy-farm
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -13,7 +13,6 @@ import haproxies
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
 
 
 def _consul() -> bool:
@@ -67,10 +66,6 @@ _HERE = {name: found() for name, (found, _) in PARTS.items()}
 _CI = os.environ.get("CI", "") in ("1", "true")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[LEFT_OUT] = {}
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that needs a missing part is left out by name; in CI, where nothing may be missing, it fails."""
@@ -83,16 +78,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             reason = f"needs {part}, which this machine lacks; {PARTS[part][1]} gets it"
             if _CI:
                 pytest.fail(f"{reason} (CI leaves nothing out)", pytrace=False)
-            item.config.stash[LEFT_OUT].setdefault(part, []).append(item.nodeid)
             pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The last thing that `make test` says is what it did not test here, and how to get that."""
-    for part, tests in sorted(config.stash[LEFT_OUT].items()):
-        terminalreporter.write_line(
-            f"left out: {len(tests)} tests that need {part}; get it with {PARTS[part][1]}", yellow=True
-        )
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for part, (_, remedy) in sorted(PARTS.items()):
+        count = sum(f"needs {part}, which this machine lacks" in reason for reason in reasons)
+        if count:
+            terminalreporter.write_line(
+                f"left out: {count} tests that need {part}; get it with {remedy}", yellow=True
+            )
 
 
 @pytest.fixture(autouse=True)
