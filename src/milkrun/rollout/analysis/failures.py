@@ -20,7 +20,7 @@ it as requests come: what was put down early and lost in good times does not wei
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from milkrun.rollout.analysis.verdict import Counts
 
@@ -87,16 +87,35 @@ def nearest(a: float, b: float, weight: float, allowed: float) -> tuple[float, f
     """The pair of rates, the new version's higher by just what is allowed, that is nearest to (a, b); `weight` is the
     new version's part of the requests. (a, b) itself when it keeps what is allowed.
     """
-    low, high = b, a - allowed
-    if high <= low:
+    if a - allowed <= b:
         return a, b
-    for _ in range(44):
-        q = (low + high) / 2
+
+    def slope(q: float) -> float:
         p = q + allowed
-        slope = weight * (p - a) / (p * (1 - p)) + (1 - weight) * (q - b) / (q * (1 - q))
-        low, high = (low, q) if slope > 0 else (q, high)
-    q = (low + high) / 2
+        return weight * (p - a) / (p * (1 - p)) + (1 - weight) * (q - b) / (q * (1 - q))
+
+    q = _root(slope, b, a - allowed)
     return q + allowed, q
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where the function, which rises from below 0 at `low` to above 0 at `high`, is 0 (by the Illinois rule: regula
+    falsi that halves the value at an end that stays).
+    """
+    at_low, at_high = rising(low), rising(high)
+    middle = low
+    for _ in range(100):
+        if at_high <= 0 or at_low >= 0:
+            return high if at_high <= 0 else low
+        before, middle = middle, (low * at_high - high * at_low) / (at_high - at_low)
+        value = rising(middle)
+        if abs(middle - before) <= 1e-14 or value == 0:
+            break
+        if value > 0:
+            high, at_high, at_low = middle, value, at_low / 2
+        else:
+            low, at_low, at_high = middle, value, at_high / 2
+    return middle
 
 
 def _factor(new: Counts, a: float, b: float, allowed: float) -> float:

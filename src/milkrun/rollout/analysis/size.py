@@ -9,7 +9,7 @@ from milkrun.rollout.analysis.failures import nearest
 
 POWER = 0.9
 
-_MORE = 1.1
+_MORE = 1.15
 """The old version's rate is an estimate, and a bet is drawn at a look only."""
 
 

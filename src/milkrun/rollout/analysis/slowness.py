@@ -120,9 +120,11 @@ def threshold(difference: Difference, alpha: float) -> float:
 
 
 def found_from(difference: Difference, alpha: float, power: float) -> float:
-    """How much slower (as a logarithm) a version is that is found with probability `power`."""
-    z = normal_quantile(1 - power)
-    return grain(difference) + min((quantile + z) * error for quantile, error in _ways(difference, alpha))
+    """How much slower (as a logarithm) a version is that is found with probability `power`, by the first way alone:
+    what the second one needs is itself an estimate, and the smaller of two estimates promises too much.
+    """
+    quantile, error = _ways(difference, alpha)[0]
+    return grain(difference) + (quantile + _reach(difference, power)) * error
 
 
 def grain(difference: Difference) -> float:
@@ -135,12 +137,20 @@ def needed(difference: Difference, alpha: float, power: float, matters: float, s
     with probability `power`; None when only more instances could tell.
     """
     quantile, _ = _ways(difference, alpha)[0]
-    error = max(0.0, matters - grain(difference)) / (quantile + normal_quantile(1 - power))
+    error = max(0.0, matters - grain(difference)) / (quantile + _reach(difference, power))
     room = error**2 - difference.machines - spread**2 * difference.stable.chance
     if room <= 0:
         return None
     each = math.ceil(spread**2 / (room * len(difference.canary.logs)))
     return max(ENOUGH, each) if each <= MEAN_OF else None
+
+
+def _reach(difference: Difference, power: float) -> float:
+    """How many standard errors beyond the threshold a difference has to be. Student's, because instances that happen
+    to differ more than they are taken to raise the threshold.
+    """
+    df = len(difference.canary.logs) + len(difference.stable.logs) - 2
+    return student_quantile(1 - power, df) if df else normal_quantile(1 - power)
 
 
 def _ways(difference: Difference, alpha: float) -> list[tuple[float, float]]:
