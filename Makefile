@@ -25,7 +25,8 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 soak: setup
-	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos tests/linearizability tests/durability tests/faults
+	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos tests/linearizability tests/durability tests/faults \
+		tests/integration/rollout/test_deploys.py
 
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
