@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from ports import free_port
+from ports import free_port, free_ports
 
 from milkrun.model import Health
 
@@ -73,19 +73,19 @@ async def test_it_is_drained_when_docker_stops_it(farming, neighbour):
         await farm.publish(guests=True)
         await farm.router("lb", catalog_index=1)
         farm.agent()
-        await neighbour.runs("slow", "--network", "host", *GOAT, *labels(port="8080"), mood="stubborn")
+        first, second = sorted(free_ports(2))
+        here = ("--network", "host", *GOAT)
+        await neighbour.runs("slow", *here, *labels(port=str(first)), port=first, mood="stubborn")
         (one,) = await farm.passing(1)
         await neighbour.does("kill", "--signal", "HUP", "slow")  # other signals mean other things
-        await neighbour.runs(
-            "next", "--network", "host", *GOAT, *labels(port="8081"), port=8081
-        )  # comes after it
+        await neighbour.runs("next", *here, *labels(port=str(second)), port=second)  # comes after it
         await farm.passing(2)
         await neighbour.does("kill", "--signal", "TERM", "slow")  # as `docker stop` does first
         seen, _ = await farm.instances(lambda found: found[0].health is Health.MAINTENANCE)
         assert (seen.id, seen.reason) == (one.id, "its container is told to end")
         assert "slow" in await neighbour.does("ps", "--format", "{{.Names}}")
         await neighbour.does("kill", "slow")
-        await farm.instances(lambda found: [other.port for other in found] == [8081])
+        await farm.instances(lambda found: [other.port for other in found] == [second])
 
 
 async def test_its_probe_decides_when_it_names_one(farming, neighbour):
@@ -122,8 +122,8 @@ async def test_what_cannot_be_registered_is_told(farming, neighbour):
     async with farming() as farm:
         await farm.publish(guests=True)
         await neighbour.runs("shy", *labels(service="goat", port="8080"))
-        await neighbour.runs("loud", "--network", "host", *labels(service="GOAT!", port="8081"))
-        await neighbour.runs("nobody", "--network", "host", port=8082)
+        await neighbour.runs("loud", "--publish", f"{free_port()}:8080", *labels(service="GOAT!"))
+        await neighbour.runs("nobody")
         farm.agent()
         report = await farm.report(lambda report: len(report.alarms) == 2)
         assert sorted(report.alarms) == [
@@ -137,7 +137,8 @@ async def test_what_cannot_be_registered_is_told(farming, neighbour):
 async def test_an_engine_that_was_away_is_looked_at_anew(farming, neighbour, docker):
     async with farming() as farm:
         await farm.publish(guests=True)
-        await neighbour.runs("goat", "--network", "host", *GOAT, *labels(port="8080"))
+        port = free_port()
+        await neighbour.runs("goat", "--network", "host", *GOAT, *labels(port=str(port)), port=port)
         farm.agent()
         (one,) = await farm.passing(1)
         docker.kill()
@@ -154,7 +155,8 @@ async def test_an_engine_that_was_away_is_looked_at_anew(farming, neighbour, doc
 async def test_it_is_asked_for_by_the_environments_settings(farming, neighbour):
     async with farming() as farm:
         await farm.publish(guests=False)
-        await neighbour.runs("goat", "--network", "host", *GOAT, *labels(port="8080"))
+        port = free_port()
+        await neighbour.runs("goat", "--network", "host", *GOAT, *labels(port=str(port)), port=port)
         farm.agent()
         await farm.report(lambda _: True)
         assert await farm.instances(lambda _: True) == []
