@@ -12,16 +12,16 @@ from milkrun.rollout.analysis.guard import failing
 from milkrun.rollout.analysis.size import needed
 from milkrun.rollout.analysis.text import many, percent
 from milkrun.rollout.analysis.verdict import Counts, Evidence, Finding, Outcome, Seen
-from milkrun.rollout.analysis.windows import added, begins, counted
+from milkrun.rollout.analysis.windows import added, begins, in_window
 from milkrun.settings.rollout import AnalysisSettings
 
 
 def compared_failures(
-    settings: AnalysisSettings, evidence: Evidence, new: Counts, canary: Seen, stable: Seen, *, final: bool
+    settings: AnalysisSettings, evidence: Evidence, new: Counts, canary: Seen, *, final: bool
 ) -> tuple[list[float], Finding]:
     """The bets after what is new, and what they and the window's counts say."""
     bets = _bets(settings, evidence, new)
-    now = counted(canary, stable)
+    now = in_window(evidence)
     if failures.stake(bets) >= _enough(settings):
         return bets, _finding(
             Outcome.FAIL, now, f"{_counts(now)}: surely more than {_allowed(settings)} above"
@@ -45,7 +45,7 @@ def compared_failures(
 
 def _bets(settings: AnalysisSettings, evidence: Evidence, new: Counts) -> list[float]:
     allowed, matters = _rates(settings)
-    earlier = evidence.before.canary + evidence.counted.canary - new.canary
+    earlier = evidence.before.canary + in_window(evidence).canary - new.canary
     part = failures.within_part(earlier, earlier + new.canary)
     if begins(evidence, new):
         part += failures.window_part(evidence.window)
@@ -55,7 +55,7 @@ def _bets(settings: AnalysisSettings, evidence: Evidence, new: Counts) -> list[f
 
 def _known(evidence: Evidence, new: Counts) -> Counts:
     """What the rollout had counted before `new`: nothing of it may choose the bets that it decides."""
-    all_of_it = added(evidence.before, evidence.counted)
+    all_of_it = added(evidence.before, in_window(evidence))
     return msgspec.structs.replace(
         all_of_it,
         stable=all_of_it.stable - new.stable,
@@ -66,7 +66,7 @@ def _known(evidence: Evidence, new: Counts) -> Counts:
 def _needs(settings: AnalysisSettings, evidence: Evidence, now: Counts) -> int | None:
     """How many more requests of the new version it takes to be sure; None when no number is enough."""
     allowed, matters = _rates(settings)
-    stable = failures.stable_rate(added(evidence.before, evidence.counted))
+    stable = failures.stable_rate(added(evidence.before, in_window(evidence)))
     _, part = max(failures.RUNGS, key=lambda rung: rung[1])
     stake = _enough(settings) - math.log(part * failures.window_part(evidence.window))
     per_canary = min(1000.0, max(0.001, now.stable / max(1, now.canary)))

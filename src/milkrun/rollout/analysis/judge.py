@@ -32,7 +32,7 @@ def look(
     `window` is any name that changes with the shares, as their commit. Without one, counts that fall are a new window.
     """
     evidence, new = taken_up(evidence, counted(canary, stable), window)
-    bets, failures = compared_failures(settings, evidence, new, canary, stable, final=final)
+    bets, failures = compared_failures(settings, evidence, new, canary, final=final)
     evidence = msgspec.structs.replace(evidence, bets=bets)
     evidence, latency = compared_latency(settings, evidence, canary, stable, final=final)
     return evidence, together([failures, latency], final=final)

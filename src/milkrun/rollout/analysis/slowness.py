@@ -36,6 +36,9 @@ MEAN_OF = 1024
 GRAIN_MS = 1.0
 """HAProxy counts in whole milliseconds: means that differ by less may be the same."""
 
+_LESS = 0.8
+"""By what factor fewer may be missed by the reckoning than are promised to be."""
+
 _QUICKEST_MS, _SLOWEST_MS = 0.001, 1e9
 """Means beyond are nobody's: no number overflows between them."""
 
@@ -147,10 +150,11 @@ def needed(difference: Difference, alpha: float, power: float, matters: float, s
 
 def _reach(difference: Difference, power: float) -> float:
     """How many standard errors beyond the threshold a difference has to be. Student's, because instances that happen
-    to differ more than they are taken to raise the threshold.
+    to differ more than they are taken to raise the threshold; and a little more, because the error is an estimate.
     """
     df = len(difference.canary.logs) + len(difference.stable.logs) - 2
-    return student_quantile(1 - power, df) if df else normal_quantile(1 - power)
+    tail = _LESS * (1 - power)
+    return student_quantile(tail, df) if df else normal_quantile(tail)
 
 
 def _ways(difference: Difference, alpha: float) -> list[tuple[float, float]]:

@@ -73,14 +73,15 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a rollout's analysis remembers: small, and the same whoever goes on with it.
 
     `window` counts the windows, and `name` is what the present one was called. `counted` is the most that was seen of
-    it, and `before` what was counted in all earlier ones. `bets` are the logarithms of the e-process's parts
-    (failures.py). `latency_tests` is how often latency was tested, the last time at `latency_tested` requests of the
-    new version in this window.
+    it, `base` what of that is left out, and `before` what was counted in all earlier ones. `bets` are the logarithms of
+    the e-process's parts (failures.py). `latency_tests` is how often latency was tested, the last time at
+    `latency_tested` requests of the new version in this window.
     """
 
     window: int = 0
     name: str = ""
     counted: Counts = Counts()
+    base: Counts = Counts()
     before: Counts = Counts()
     bets: list[float] = []
     latency_tests: int = 0

@@ -23,27 +23,40 @@ def taken_up(evidence: Evidence, now: Counts, name: str) -> tuple[Evidence, Coun
     """The evidence that has counted this look, and what came since the last one: no request is evidence twice.
 
     A window that has a name goes on while the name is the same: a router whose report is missing makes the sums fall
-    for a while, and what is below the highest ones was counted already. Without names, whatever falls is a new window.
+    for a while, and what is below the highest ones was counted already. A new name over counts that have not fallen is
+    taken for a window that the routers did not begin anew, and what is in it so far is left out. Without names,
+    whatever falls is a new window.
     """
-    fell = now.canary < evidence.counted.canary or now.stable < evidence.counted.stable
-    if not evidence.window or name != evidence.name or (fell and not name):
-        evidence = msgspec.structs.replace(
-            evidence,
-            window=evidence.window + 1,
-            name=name,
-            before=added(evidence.before, evidence.counted),
-            counted=_NONE,
-            latency_tested=0,
-        )
-    elif fell:
-        return evidence, _NONE
-    now = _highest(evidence.counted, now)
-    return msgspec.structs.replace(evidence, counted=now), _since(evidence.counted, now)
+    before = evidence.counted
+    fell = now.canary < before.canary or now.stable < before.stable
+    if evidence.window and name == evidence.name and not (fell and not name):
+        if fell:
+            return evidence, _NONE
+        now = _highest(before, now)
+        return msgspec.structs.replace(evidence, counted=now), _less(now, before)
+    goes_on = bool(name) and before != _NONE and not fell
+    evidence = msgspec.structs.replace(
+        evidence,
+        window=evidence.window + 1,
+        name=name,
+        before=added(evidence.before, _less(before, evidence.base)),
+        base=now if goes_on else _NONE,
+        counted=now,
+        latency_tested=0,
+    )
+    return evidence, _NONE if goes_on else now
 
 
 def begins(evidence: Evidence, new: Counts) -> bool:
-    """Whether `new` is the first that was seen of this window."""
-    return new != _NONE and new == evidence.counted
+    """Whether `new` is the first that was counted of this window."""
+    return (
+        new != _NONE and in_window(evidence).canary == new.canary and in_window(evidence).stable == new.stable
+    )
+
+
+def in_window(evidence: Evidence) -> Counts:
+    """What was counted of this window."""
+    return _less(evidence.counted, evidence.base)
 
 
 def added(one: Counts, other: Counts) -> Counts:
@@ -65,7 +78,7 @@ def _highest(before: Counts, now: Counts) -> Counts:
     )
 
 
-def _since(before: Counts, now: Counts) -> Counts:
+def _less(now: Counts, before: Counts) -> Counts:
     canary, stable = now.canary - before.canary, now.stable - before.stable
     return Counts(
         canary=canary,

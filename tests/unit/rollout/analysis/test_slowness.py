@@ -48,7 +48,7 @@ def found(alpha, canary, stable, noise, *, slower=1.0, requests=1024, trials=300
 @pytest.mark.parametrize("requests", [60, 1024])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_equal_versions_are_told_apart_as_seldom_as_is_said(canary, stable, requests, noise):
-    assert found(0.01, canary, stable, noise, requests=requests, trials=1500) <= 0.01 + 0.003
+    assert found(0.01, canary, stable, noise, requests=requests, trials=1000) <= 0.01 + 0.003
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (1, 3), (2, 4), (3, 6), (10, 10)])
