@@ -118,6 +118,7 @@ class Engine:
         epoch = await next_epoch(self._registry, session)
         self._log.info("acts", epoch=epoch)
         self._report(acts=True, epoch=epoch)
+        self._pusher.wake()  # the engine before may have died with commits that no remote has
         site = Site(
             registry=self._registry,
             store=Store(self._registry, session),
