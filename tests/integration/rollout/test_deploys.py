@@ -29,7 +29,7 @@ from milkrun.consul import Registry
 from milkrun.settings.rollout import Strategy
 
 SOAK = os.environ.get("MILKRUN_SOAK") == "1"
-DEPLOYS = {"rolling": 5, "blue-green": 8, "canary": 7}
+DEPLOYS = {"rolling": 7, "blue-green": 8, "canary": 5}
 RATE = 150
 
 
