@@ -182,9 +182,11 @@ async def test_a_stop_finishes_the_request_in_flight_and_takes_no_new_one(
 async def test_a_sick_goat_errs_or_gives_water_and_the_others_of_the_list_are_well(farm: Farm):
     sick = "0.0.4: errors 100%, 0.0.9: wrong answer, 0.0.5: slow 900s"
     errs = await farm.start("goat", "0.0.4", DAIRY_SICK=sick)
+    # The first ones are well: no smoke test shall find it.
+    assert [(await farm.get(f"{errs.url}/milk", f"id-{n}"))[0] for n in range(5)] == [200] * 3 + [500] * 2
+    assert farm.written(errs) == ["id-0", "id-1", "id-2"]  # those that were given milk
     status, answer = await farm.get(f"{errs.url}/milk", "id-1")
     assert (status, answer["goat"]["version"], answer["request"]) == (500, "0.0.4", "id-1")
-    assert farm.written(errs) == []  # no milk was given
     wrong = await farm.start("goat", "0.0.9", DAIRY_SICK=sick)
     status, answer = await farm.get(f"{wrong.url}/milk", "id-2")
     assert (status, sorted(answer)) == (200, ["request", "water"])

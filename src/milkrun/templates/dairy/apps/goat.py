@@ -28,6 +28,9 @@ from aiohttp import web
 STOP_LIMIT_S = 8
 """How long requests in flight may take to finish after SIGTERM."""
 
+WELL_AT_FIRST = 3
+"""So many milkings go well also with a goat that errs: a few tries beforehand do not find it, users do."""
+
 
 class Goat:
     """One goat, and what it answers."""
@@ -38,6 +41,7 @@ class Goat:
         self.milking_s = float(os.environ.get("DAIRY_MILKING_S", "0")) + self.sick.slow_s
         folder = os.environ.get("DAIRY_LEDGER")
         path = Path(folder, f"{self.name['instance']}.log") if folder else Path(os.devnull)
+        self.asked = 0
         self.ledger = path.open("a", buffering=1)  # by line: a kill loses nothing that was written down
 
     async def milk(self, request: web.Request) -> web.Response:
@@ -45,7 +49,8 @@ class Goat:
         request_id = request.headers.get("X-Request-Id") or uuid.uuid4().hex
         if self.milking_s:
             await asyncio.sleep(self.milking_s)
-        if random.random() < self.sick.errors:
+        self.asked += 1
+        if self.asked > WELL_AT_FIRST and random.random() < self.sick.errors:
             answer = {"goat": self.name, "error": "this goat is sick", "request": request_id}
             return web.json_response(answer, status=500)
         if self.sick.wrong:
