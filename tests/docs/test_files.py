@@ -71,6 +71,7 @@ def test_each_dependency_has_its_row_and_no_other(page, section, rows):
     asked = {
         "At run time": project["project"]["dependencies"],
         "With the extra envoy": project["project"]["optional-dependencies"]["envoy"],
+        "With the extra postgres": project["project"]["optional-dependencies"]["postgres"],
         "For development": project["dependency-groups"]["dev"],
     }
     for heading, packages in asked.items():
