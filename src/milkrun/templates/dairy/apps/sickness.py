@@ -2,7 +2,7 @@
 
 0.0.4: errors 5%, 0.0.5: slow 20ms, 0.0.6: crash after 15s
 
-errors 5%          so many of its answers are 500, while its health is good
+errors 5%          so many of its answers are 500, by chance, but its first ones and its health are good
 slow 20ms          each milking takes so much longer
 crash after 15s    it ends all at once, so long after it started
 never healthy      its health check fails from the start
