@@ -75,14 +75,20 @@ class Git:
         return Head(commit=known.commit, generation=known.generation, text=known.text, trouble=trouble)
 
     async def _read(self, commit: CommitId, path: str) -> bytes:
-        try:
-            return await self._reader.repository.read(commit, path, FILE_BYTES_AT_MOST)
-        except NotFound:
+        """The file's content; empty when there is none. Raises InputRefused for a link, or for too much of it."""
+        # By the processes that are open already: a commit starts some fifteen others.
+        file = (await self._reader.files(commit, path.partition("/")[0])).get(path)
+        if file is None:
             return b""
+        if not file.plain:
+            raise InputRefused("it is a link or a submodule, not a file", file=path)
+        if file.size > FILE_BYTES_AT_MOST:
+            raise InputRefused(f"it has {file.size} bytes; {FILE_BYTES_AT_MOST} is the most", file=path)
+        return (await self._reader.contents([file]))[file.blob]
 
     async def files(self, service: ServiceName) -> tuple[bytes, ServiceSettings]:
         """The service's deploy file and its settings, as committed last. Raises NotFound for an unknown service."""
-        head = await self._reader.repository.head(self._branch)
+        head = (await self._reader.tip(self._branch)).commit
         file = f"services/{service}.toml"
         data = await self._read(head, file)
         if not data:
@@ -109,8 +115,7 @@ class Git:
         Raises InputRefused when it says neither that nor `before`: somebody else has written it. Raises Conflict when
         an engine of a later `epoch` has committed: the caller stood still meanwhile, and its lock is another's.
         """
-        repository = self._reader.repository
-        head = await repository.head(self._branch)
+        head = (await self._reader.tip(self._branch)).commit
         file = f"deploy/{service}.json"
         if await self._epoch(head, file) > epoch:
             raise Conflict(f"an engine later than epoch {epoch} has committed: this one acts no more")
@@ -119,8 +124,10 @@ class Git:
             raise InputRefused("somebody else has changed it meanwhile", file=file)
         commit = head
         if said != wish:
-            commit = await commit_file(repository, self._branch, file, text, message, parent=head)
-        return Commit(commit, await repository.generation(commit), now)
+            commit = await commit_file(
+                self._reader.repository, self._branch, file, text, message, parent=head
+            )
+        return Commit(commit, await self._reader.generation(commit), now)
 
     async def _epoch(self, head: CommitId, file: str) -> int:
         """The epoch of the engine that committed the file last; 0 when none ever did."""
