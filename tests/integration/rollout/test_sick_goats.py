@@ -13,8 +13,8 @@ from farm import Farm
 GOAT = """command = ["{python}", "apps/goat.py"]
 
 [env]
-DAIRY_MILKING_S = "0.04"
-DAIRY_SICK = "0.0.4: errors 5%, 0.0.5: slow 20ms, 0.0.6: crash after 6s, 0.0.7: never healthy, \
+DAIRY_MILKING_S = "0.1"
+DAIRY_SICK = "0.0.4: errors 5%, 0.0.5: slow 50ms, 0.0.6: crash after 6s, 0.0.7: never healthy, \
 0.0.8: hang on stop, 0.0.9: wrong answer, 0.0.10: errors 0.1%, 0.0.11: errors 5%"
 
 [health]
@@ -76,9 +76,11 @@ class Case:
     def told(self) -> None:
         """For docs/figures.md."""
         failures = self.ledger["failures"] or "none failed"
+        counts = {name: count["requests"] for name, count in self.receipt["requests"].items()}
+        met = counts.get(self.version, 0)
         print(
-            f"goat {self.version}: {self.receipt['outcome']} in {self.took_s:.1f} s, "
-            f"{100 * self.receipt['hurt']:.3f} % of the requests hurt by it\n"
+            f"goat {self.version}: {self.receipt['outcome']} in {self.took_s:.1f} s; of the requests, "
+            f"{100 * met / sum(counts.values()):.1f} % met it and {100 * self.receipt['hurt']:.3f} % failed by it\n"
             f"  ledger: {self.ledger['sent']:,} requests, {failures}\n  why: {self.receipt['reason'] or '-'}"
         )
 
