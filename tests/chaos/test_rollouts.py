@@ -19,6 +19,7 @@ import pytest
 from farm import Farm
 from rollout_farm import (
     EPOCH,
+    FILE,
     REPLICAS,
     STRATEGIES,
     Load,
@@ -215,11 +216,7 @@ async def test_an_engine_killed_while_it_takes_back_is_followed_by_the_next(scen
     async with under_load(scene.farm, RATE) as load:
         rollout = await scene.ask("0.0.2")
 
-        async def at_a_part():
-            state = (await shelf_of(scene.registry)).state
-            return bool(state and state.wish.weights.get("0.0.2", 0) > 0 and state.served_at)
-
-        await until(at_a_part)
+        await until(lambda: at_a_part(scene))
         scene.engines[-1].kill()
         scene.engines[-1].wait()
         fate = {"when": when, "each": 1 if SOAK else 2, "first": 0}
@@ -233,6 +230,12 @@ async def test_an_engine_killed_while_it_takes_back_is_followed_by_the_next(scen
     await scene.runs("0.0.1")
     scene.proved(load)
     assert scene.farm.git("diff", "--stat", f"{scene.before}..HEAD") == ""
+
+
+async def at_a_part(scene: Scene) -> bool:
+    """Whether the new version has a part of the traffic."""
+    state = (await shelf_of(scene.registry)).state
+    return bool(state and state.wish.weights.get("0.0.2", 0) > 0 and state.served_at)
 
 
 PARTS = ["registry", "gitsync", "agent", "lb-goat"]
@@ -296,14 +299,52 @@ async def until_runs(scene: Scene, version: str) -> None:
     await scene.runs(version)
 
 
-COMMITTING = "intent [weight 60%] commit"
-"""A commit is announced, and not made."""
+@pytest.mark.parametrize("committed", [False, True] if SOAK else [False])
+async def test_an_engine_that_stood_still_commits_nothing_once_another_acts(scene: Scene, committed: bool):
+    """It is stopped with its first commit announced and not made. The one that takes over takes the rollout back,
+    before or after commits of its own, so that the file says again what it said before that commit.
+    """
+    before = scene.farm.git("show", f"HEAD:{FILE}")
+    scene.engine("one", signal=signal.SIGSTOP, only="intent [start the new instances] commit", first=0)
+    await scene.acts("one")
+    scene.engine("two")
+    async with under_load(scene.farm, RATE) as load:
+        rollout = await scene.ask("0.0.2")
+        if committed:
+            await scene.acts("two")
+            await until(lambda: at_a_part(scene))
+        # Written down, also when nobody is there to take it up.
+        await asyncio.to_thread(scene.farm.milkrun, "rollout", "abort", "goat")
+
+        async def over():
+            return await scene.ended(rollout) is not None
+
+        await until(over)
+        head = scene.farm.git("rev-parse", "HEAD")
+        journal = (await shelf_of(scene.registry)).journal
+        os.kill(scene.engines[0].pid, signal.SIGCONT)
+
+        async def stands_by():
+            """The first one has found out: under a session of its own it reports again, and that it does not act."""
+            pair = await scene.registry.get(keys.engine_report("one"))
+            return bool(pair and b'"acts":false' in pair.data)
+
+        await until(stands_by)
+    await scene.acts("two")
+    assert scene.farm.git("rev-parse", "HEAD") == head
+    assert (await shelf_of(scene.registry)).journal == journal
+    assert scene.farm.git("show", f"HEAD:{FILE}") == before
+    receipt = await scene.ended(rollout)
+    assert receipt
+    assert receipt.outcome == "taken-back"
+    assert bool(commits_since(scene.farm, scene.before)) == committed
+    await scene.runs("0.0.1")
+    scene.proved(load)
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL] if SOAK else [signal.SIGSTOP])
-async def test_a_standby_takes_over_and_the_one_before_writes_no_more(scene: Scene, number: signal.Signals):
-    """Whether it is dead, or stands still and wakes when the other one has ended the rollout."""
-    scene.engine("one", signal=number, only=COMMITTING, first=0)
+@pytest.mark.parametrize("chosen", ["intent [weight 60%] commit"] if SOAK else [])
+async def test_a_standby_takes_over_from_an_engine_that_was_killed(scene: Scene, chosen: str):
+    scene.engine("one", only=chosen, first=0)
     await scene.acts("one")
     scene.engine("two")
     async with under_load(scene.farm, RATE) as load:
@@ -313,27 +354,10 @@ async def test_a_standby_takes_over_and_the_one_before_writes_no_more(scene: Sce
             return await scene.ended(rollout) is not None
 
         await until(over)
-        head = scene.farm.git("rev-parse", "HEAD")
-        journal = (await shelf_of(scene.registry)).journal
-        if number is signal.SIGSTOP:
-            await awake(scene)
     await scene.acts("two")
-    assert scene.farm.git("rev-parse", "HEAD") == head
-    assert (await shelf_of(scene.registry)).journal == journal
     receipt = await scene.ended(rollout)
     assert receipt
     assert receipt.outcome == "done"
     await scene.runs("0.0.2")
     assert len(set(scene.epochs())) == 2
     scene.proved(load)
-
-
-async def awake(scene: Scene) -> None:
-    """The first engine has found out: under a session of its own it reports again, and that it does not act."""
-    os.kill(scene.engines[0].pid, signal.SIGCONT)
-
-    async def stands_by():
-        pair = await scene.registry.get(keys.engine_report("one"))
-        return bool(pair and b'"acts":false' in pair.data)
-
-    await until(stands_by)
