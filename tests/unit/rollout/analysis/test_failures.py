@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -29,6 +29,7 @@ def likely(count, of, rate):
     return math.comb(of, count) * rate**count * (1 - rate) ** (of - count)
 
 
+@settings(deadline=None)
 @given(
     canary=st.integers(0, 5),
     stable=st.integers(0, 5),
@@ -50,6 +51,7 @@ def test_no_bet_gains_in_the_mean_while_the_new_version_is_not_worse(
     assert max(mean) <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(a=rates, b=rates, weight=st.floats(0.001, 0.999), allowed=st.sampled_from([0.0, 0.005, 0.05]))
 def test_nearest_is_the_nearest_pair(a, b, weight, allowed):
     assume(a - allowed > b + 1e-6)
@@ -72,6 +74,7 @@ def test_a_pair_that_keeps_what_is_allowed_is_its_own_nearest():
     assert failures.nearest(0.004, 0.001, 0.5, 0.005) == (0.004, 0.001)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=50))
 def test_never_more_than_the_whole_stake_is_put_down(requests):
     total, before = 0.0, 0
@@ -83,6 +86,7 @@ def test_never_more_than_the_whole_stake_is_put_down(requests):
     assert sum(part for _, part in failures.RUNGS) == pytest.approx(1)
 
 
+@settings(deadline=None)
 @given(
     canary=st.integers(0, 10**9),
     stable=st.integers(0, 10**9),

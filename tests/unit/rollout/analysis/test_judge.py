@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milkrun.latency import bucket
@@ -221,6 +221,7 @@ any_settings = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(settings=any_settings, looks=st.lists(st.tuples(sides, sides, st.booleans()), max_size=4))
 def test_any_counts_in_any_order_have_a_verdict(settings, looks):
     evidence = Evidence()
@@ -232,6 +233,7 @@ def test_any_counts_in_any_order_have_a_verdict(settings, looks):
         assert msgspec.json.decode(msgspec.json.encode(evidence), type=Evidence) == evidence
 
 
+@settings(deadline=None)
 @given(
     requests=st.integers(1, 20_000),
     stable=st.integers(1, 20_000),
@@ -248,6 +250,7 @@ def test_more_failures_never_make_it_better(*, requests, stable, rates, stable_r
     assert order.index(one) <= order.index(other)
 
 
+@settings(deadline=None)
 @given(requests=st.integers(0, 100_000), stable=st.integers(0, 100_000))
 def test_two_versions_without_a_failure_are_never_told_apart(requests, stable):
     assert judged(seen(requests), seen(stable)).outcome is not Outcome.FAIL
