@@ -26,7 +26,7 @@ check: setup
 
 soak: setup
 	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos tests/linearizability tests/durability tests/faults \
-		tests/integration/rollout/test_deploys.py
+		tests/integration/rollout/test_deploys.py tests/unit/rollout/analysis
 
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
