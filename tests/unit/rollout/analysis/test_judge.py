@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from milkrun.latency import bucket
 from milkrun.model import InstanceId
+from milkrun.rollout.analysis import failures
 from milkrun.rollout.analysis.judge import guards, look, together
-from milkrun.rollout.analysis.verdict import Evidence, Finding, InstanceSeen, Outcome, Seen
+from milkrun.rollout.analysis.verdict import Counts, Evidence, Finding, InstanceSeen, Outcome, Seen
 from milkrun.settings.rollout import AnalysisSettings
 
 SETTINGS = AnalysisSettings()
@@ -90,6 +91,62 @@ def test_the_old_version_needs_its_requests_too():
     assert verdict.needs >= 10_000
 
 
+def test_the_least_number_is_asked_of_the_old_version_too():
+    settings = AnalysisSettings(min_requests=1000)
+    verdict = judged(seen(5000, 5), seen(900), settings=settings)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.needs == 556  # with these, the old version has its 100 more
+    assert judged(seen(5600, 5), seen(1008), settings=settings).outcome is Outcome.PASS
+
+
+def test_as_slow_as_allowed_is_no_failure_however_sure_it_is():
+    old = seen(20_000, instances=20)
+
+    assert judged(seen(20_000, instances=20, ms=109.0), old).outcome is Outcome.PASS
+    assert judged(seen(20_000, instances=20, ms=125.0), old).outcome is Outcome.FAIL
+
+
+def test_latency_is_tested_when_the_window_has_doubled_and_at_its_end():
+    """Each test costs a part of the false alarms, so looks in between are none."""
+
+    def outcome(evidence, requests, ms=100.0, *, final=False):
+        canary, stable = seen(requests, ms=ms), seen(9 * requests, instances=6)
+        evidence, verdict = look(SETTINGS, evidence, canary, stable, final=final, window="c1")
+        return evidence, by(verdict, "latency").outcome
+
+    first, _ = outcome(Evidence(), 600)
+    second, between = outcome(first, 1100, 200.0)
+
+    assert between is Outcome.INCONCLUSIVE
+    assert second.latency_tests == 1
+    assert outcome(second, 1250, 200.0)[1] is Outcome.FAIL
+    assert outcome(second, 1100, 200.0, final=True)[1] is Outcome.FAIL
+    assert outcome(second, 1250)[0].latency_tests == 2
+
+
+def test_ten_thousand_good_requests_do_not_hide_bad_ones():
+    evidence, _ = look(SETTINGS, Evidence(), seen(20_000, 20), seen(180_000, 180), final=False)
+    for number in range(1, 5):
+        canary, stable = (
+            seen(20_000 + 150 * number, 20 + 8 * number),
+            seen(180_000 + 1350 * number, 180 + number),
+        )
+        evidence, verdict = look(SETTINGS, evidence, canary, stable, final=False)
+
+    assert evidence.window == 1
+    assert by(verdict, "failures").outcome is Outcome.FAIL
+
+
+def test_nothing_that_a_bet_decides_has_chosen_it():
+    """The old version's rate is taken from earlier looks."""
+    first, _ = look(SETTINGS, Evidence(), seen(500, 2), seen(500, 20), final=False)
+    stakes = failures.put_down([], failures.window_part(1) + failures.within_part(0, 500))
+    new = Counts(canary=500, canary_failures=2, stable=500, stable_failures=20)
+
+    assert first.bets == failures.grown(stakes, new, failures.stable_rate(Counts()), 0.005, 0.03)
+
+
 def test_an_old_version_without_traffic_is_no_comparison_but_the_limit_goes_on():
     fine, bad = judged(seen(5000, 5), seen(0)), judged(seen(5000, 500), seen(0))
 
@@ -132,6 +189,7 @@ def test_what_does_not_hold_is_not_waited_for_but_something_has_to_pass():
     assert together([told], final=True).outcome is Outcome.INCONCLUSIVE
     assert together([told, passed], final=True).outcome is Outcome.PASS
     assert together([told, passed], final=True).needs == 0
+    assert together([told, passed], final=False).outcome is Outcome.INCONCLUSIVE
     assert (
         together([passed, msgspec.structs.replace(told, outcome=Outcome.FAIL)], final=True).outcome
         is Outcome.FAIL
