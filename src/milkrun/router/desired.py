@@ -40,7 +40,7 @@ class Mode(StrEnum):
     DRAIN = "drain"
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
+class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One instance in the data plane. Address and id have passed the encoders."""
 
     id: InstanceId
@@ -172,9 +172,10 @@ def _pool(
         serve = instance.healthy or instance.id in braked or instance.id in opened
         mode = Mode.SERVE if serve else Mode.DRAIN
         pool.setdefault(instance.version, {})[instance.id] = _server(instance, mode)
-    serving = before.serving()
-    for name in braked - {instance.id for instance in instances}:
-        pool.setdefault(serving[name], {})[name] = before.versions[serving[name]][name]
+    if vanished := braked - {instance.id for instance in instances} if braked else braked:
+        serving = before.serving()
+        for name in vanished:
+            pool.setdefault(serving[name], {})[name] = before.versions[serving[name]][name]
     return {version: dict(sorted(pool[version].items())) for version in sorted(pool)}
 
 
@@ -191,15 +192,15 @@ def _braked(
     """The instances that go on serving although the registry no longer vouches for them (I2)."""
     catalog = {instance.id: instance for instance in instances}
     serving = known.state.serving()
-    addresses = {(instance.address, instance.port): instance.id for instance in instances}
-    replaced = {
+    doubted = [name for name in serving if not _accounted(catalog.get(name), gone=name in down)]
+    owners = {(instance.address, instance.port): instance.id for instance in instances} if doubted else {}
+    servers = {name: known.state.versions[serving[name]][name] for name in doubted}
+    vanished = frozenset(
         name
-        for name, version in serving.items()
-        for server in [known.state.versions[version][name]]
-        if addresses.get((server.address, server.port), name) != name
-    }
-    gone = down | replaced
-    vanished = frozenset(name for name in serving if not _accounted(catalog.get(name), gone=name in gone))
+        for name, server in servers.items()
+        if owners.get((server.address, server.port), name)
+        == name  # another's at its address: it was replaced
+    )
     others = any(instance.healthy for instance in instances)
     most = 2 * len(vanished) > len(serving) or not others
     braked = vanished if most else vanished & known.braked
@@ -215,7 +216,7 @@ def _braked(
 def _accounted(instance: Instance | None, *, gone: bool) -> bool:
     """Whether it is known what became of a serving instance: it is well, or there is a reason why not.
 
-    `gone` is the data plane's own evidence that nobody is there, or another instance's at the same address.
+    `gone` is the data plane's own evidence that nobody is there.
     """
     if gone:
         return True

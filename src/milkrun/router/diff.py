@@ -20,7 +20,7 @@ from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.placement import Placement
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One server as the data plane has it.
 
     `up` is the data plane's own probe, `in_flight` its open requests. `pooled` says that it takes what other
@@ -123,8 +123,15 @@ def leaving(observed: Observed, wanted: RoutingState) -> bool:
 
 
 def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
-    target = wanted.versions.get(version, {}).get(seen.server.id)
-    return target is None or _endpoint(target) != _endpoint(seen.server)
+    return _elsewhere(seen, wanted.versions.get(version, {}).get(seen.server.id))
+
+
+def _elsewhere(seen: Seen, target: Server | None) -> bool:
+    """Whether the server is not where it is wanted. Most are equal in all, and one look says so."""
+    there = seen.server
+    return target is None or (
+        target != there and (target.address, target.port) != (there.address, there.port)
+    )
 
 
 def _misplaced(observed: Observed, wanted: RoutingState) -> bool:
@@ -136,8 +143,7 @@ def _misplaced(observed: Observed, wanted: RoutingState) -> bool:
 def _removals(observed: Observed, wanted: RoutingState) -> Iterator[Remove]:
     for version, servers in observed.versions.items():
         for seen in servers.values():
-            idle = not seen.takes and seen.in_flight == 0
-            if idle and _leaves(version, seen, wanted):
+            if not seen.takes and seen.in_flight == 0 and _leaves(version, seen, wanted):
                 yield Remove(version, seen.server.id)
 
 
@@ -148,7 +154,7 @@ def _additions(observed: Observed, wanted: RoutingState) -> Iterator[Add | Chang
             seen = there.get(server.id)
             if seen is None:
                 yield Add(version, server)
-            elif not _leaves(version, seen, wanted) and server.mode is Mode.SERVE and seen.server != server:
+            elif seen.server != server and server.mode is Mode.SERVE and not _elsewhere(seen, server):
                 yield Change(version, server)
             # Same id at another address: the old one drains first and this one is added by a later plan.
 
@@ -157,17 +163,12 @@ def _drains(observed: Observed, wanted: RoutingState) -> Iterator[Change]:
     for version, servers in observed.versions.items():
         targets = wanted.versions.get(version, {})
         replaced = version not in wanted.shares or any(
-            target.mode is Mode.SERVE and (name not in servers or not _leaves(version, servers[name], wanted))
+            target.mode is Mode.SERVE and (name not in servers or not _elsewhere(servers[name], target))
             for name, target in targets.items()
         )
         for name, seen in servers.items():
             target = targets.get(name)
-            if target is None and not replaced:
-                continue  # it serves until the one that takes its place could be added
-            drain = target is None or target.mode is Mode.DRAIN or _leaves(version, seen, wanted)
-            if drain and seen.takes:
+            if not seen.takes or (target is None and not replaced):
+                continue  # who leaves serves until the one that takes its place could be added
+            if target is None or target.mode is Mode.DRAIN or _elsewhere(seen, target):
                 yield Change(version, msgspec.structs.replace(seen.server, mode=Mode.DRAIN))
-
-
-def _endpoint(server: Server) -> tuple[str, int]:
-    return server.address, server.port

@@ -184,10 +184,12 @@ class HAProxy:
         return found
 
     async def apply(self, service: Service, operations: Sequence[Operation], wanted: RoutingState) -> None:
-        """The files hold `wanted`, then HAProxy is told; what needs more lanes than there are, or brings
-        thousands of servers at once, takes a reload.
+        """HAProxy is told and the files hold `wanted`; what needs more lanes than there are, or brings thousands of
+        servers at once, takes a reload.
 
-        While a reload is refused, what needs none is done all the same.
+        HAProxy first: traffic does not wait for the disk. A router that is killed in between has the decision on disk
+        already, and its successor writes the files from it. While a reload is refused, what needs none is done all the
+        same.
         """
         async with self._changing:
             self._process.trim_log()
@@ -207,9 +209,11 @@ class HAProxy:
                 else:
                     return
             self._keep(plan)
-            self._render(plan)
             shape = plan.layout.sections[service.name]
-            await service.apply(operations, wanted, shape, plan.lanes.get(service.name, {}))
+            try:
+                await service.apply(operations, wanted, shape, plan.lanes.get(service.name, {}))
+            finally:  # also when HAProxy does not answer: when it is started again it serves what it should
+                self._render(plan)
 
     def release(self) -> None:
         """No former worker waits for this router to read its counters."""
@@ -365,7 +369,7 @@ class ServicePlane:
         return await self._haproxy.observed(self._service)
 
     async def apply(self, operations: Sequence[Operation], wanted: RoutingState) -> None:
-        """The files hold `wanted`, then HAProxy is told."""
+        """HAProxy is told, and the files hold `wanted`."""
         await self._haproxy.apply(self._service, operations, wanted)
 
     async def traffic(self) -> list[Counted]:
