@@ -222,7 +222,7 @@ def undo(place: Place, *, service: str, version: str, wait: bool, reason: str, r
 def _before(history: list[Receipt], service: str) -> str:
     for receipt in reversed(history):
         if receipt.outcome == "done" and receipt.old:
-            return str(receipt.old[-1])
+            return str(receipt.old[0])
     raise NotFound(
         f"no rollout of {service} is known that could be undone",
         remedy=f"milkrun rollout undo {service} --to VERSION",

@@ -17,7 +17,7 @@ KEPT = 30
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout, as it went. Times are seconds since 1970.
 
-    `outcome` is the phase it ended in, or `refused` when it never began. `slowest_s` is the longest time from a commit
+    `old` are the versions before, the one with the most traffic first. `outcome` is the phase it ended in, or `refused` when it never began. `slowest_s` is the longest time from a commit
     to the moment when every live router served it. `hurt` is the share of all requests meanwhile that failed in the new
     version.
     """
@@ -49,7 +49,7 @@ def receipt(state: State, now: float) -> Receipt:
         rollout=plan.id,
         service=plan.service,
         version=plan.version,
-        old=sorted(plan.old),
+        old=sorted(plan.old, key=lambda name: (-plan.old[name], name)),
         strategy=plan.strategy,
         by=state.by,
         outcome=state.phase.value,

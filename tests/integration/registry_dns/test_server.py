@@ -146,11 +146,12 @@ async def test_a_question_may_come_in_pieces(serve):
 @pytest.mark.parametrize(
     "data",
     [
-        struct.pack("!H", 65535),  # longer than any question
+        struct.pack("!H", 65535),
         framed(b"junk"),
         framed(b""),
-        framed(QUESTION.to_wire()[:2] + b"\x80" + QUESTION.to_wire()[3:]),  # an answer
+        framed(QUESTION.to_wire()[:2] + b"\x80" + QUESTION.to_wire()[3:]),
     ],
+    ids=["longer than any question", "junk", "nothing", "an answer"],
 )
 async def test_what_cannot_be_a_question_ends_the_connection(serve, data: bytes):
     async with asyncio.timeout(20), serve() as registry, connected(registry.port) as (reader, writer):

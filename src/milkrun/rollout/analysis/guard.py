@@ -62,7 +62,7 @@ def _slow(settings: AnalysisSettings, seen: Seen) -> Finding | None:
 def _restarts(settings: AnalysisSettings, seen: Seen) -> Finding | None:
     if seen.restarts <= settings.restarts_at_most:
         return None
-    said = f"instances of the new version restarted {seen.restarts} times: at most {settings.restarts_at_most} may be"
+    said = f"restarts of new instances: {seen.restarts}, and at most {settings.restarts_at_most} may be"
     return _broken("restarts-at-most", float(seen.restarts), said)
 
 
