@@ -47,6 +47,11 @@ def _envoy() -> bool:
     return there and importlib.util.find_spec("grpc") is not None
 
 
+def _postgres() -> bool:
+    """Whether the server's own programs are here; Debian keeps them off PATH."""
+    return bool(shutil.which("postgres") or list(Path("/usr/lib/postgresql").glob("*/bin/postgres")))
+
+
 PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "haproxies": (haproxies.all_here, ".ci/parts/haproxy.sh"),
     "consul": (_consul, ".ci/parts/consul.sh"),
@@ -56,7 +61,7 @@ PARTS: dict[str, tuple[Callable[[], bool], str]] = {
     "tmpfs": (_tmpfs, "root, which may mount,"),
     "netns": (_netns, "root, with /dev/net/tun,"),
     "docker": (_docker, ".ci/parts/docker.sh"),
-    "postgres": (lambda: shutil.which("postgres") is not None, ".ci/parts/postgres.sh"),
+    "postgres": (_postgres, ".ci/parts/postgres.sh"),
     "chromium": (lambda: shutil.which("chromium") is not None, ".ci/parts/chromium.sh"),
 }
 """Each part: whether this machine has it, and the script that gets it."""

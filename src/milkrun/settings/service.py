@@ -13,7 +13,8 @@ import msgspec
 from milkrun import grammar
 from milkrun.errors import InputRefused
 from milkrun.model import CommitMark, ServiceName, service_name, version_name
-from milkrun.settings import needs, rollout, unit
+from milkrun.settings import migration, needs, rollout, unit
+from milkrun.settings.migration import MigrationSettings
 from milkrun.settings.rollout import RolloutSettings
 from milkrun.settings.toml import Document
 from milkrun.settings.unit import DockerSettings
@@ -119,6 +120,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stop: StopSettings = StopSettings()
     traffic: TrafficSettings = TrafficSettings()
     rollout: RolloutSettings = RolloutSettings()
+    migration: MigrationSettings = MigrationSettings()
 
 
 class PublishedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +176,7 @@ def load(data: bytes, file: str) -> ServiceSettings:
             f"has to be 1 to {THRESHOLD_AT_MOST}, not {number}",
         )
     rollout.check(document)
+    migration.check(document)
     return settings
 
 

@@ -1,0 +1,105 @@
+"""What of a migration is done, in the database itself: written in the transaction of the step that it tells of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from milkrun.errors import Conflict
+from milkrun.model import ServiceName, VersionName
+from milkrun.rollout.migrations.database import Connection, translated
+from milkrun.rollout.migrations.rules import Phase
+from milkrun.rollout.migrations.steps import Step
+
+_TABLE = (
+    "CREATE SCHEMA IF NOT EXISTS milkrun",
+    """CREATE TABLE IF NOT EXISTS milkrun.migrations (
+        service text NOT NULL, version text NOT NULL, phase text NOT NULL, step int NOT NULL,
+        digest text NOT NULL, state text NOT NULL CHECK (state IN ('begun', 'done')),
+        cursor text, until text, rows bigint NOT NULL DEFAULT 0,
+        at timestamptz NOT NULL DEFAULT now(), by text NOT NULL DEFAULT current_setting('application_name'),
+        PRIMARY KEY (service, version, phase, step))""",
+)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """How far a step is. A backfill's `cursor` is the last key done, `until` the last one there was at its start."""
+
+    digest: str
+    state: Literal["begun", "done"]
+    cursor: str | None = None
+    until: str | None = None
+    rows: int = 0
+
+
+class Record:
+    """The entries of one service's version. Whoever writes holds the service's lock."""
+
+    def __init__(self, connection: Connection, service: ServiceName, version: VersionName) -> None:
+        self._connection, self._of = connection, (service, version)
+
+    async def prepare(self) -> None:
+        """The table is there."""
+        with translated("the record of migrations"):
+            # IF NOT EXISTS asks for CREATE on the database even when the schema is there already.
+            row = await (
+                await self._connection.execute("SELECT to_regclass('milkrun.migrations')")
+            ).fetchone()
+            if row and row[0] is None:
+                for statement in _TABLE:
+                    await self._connection.execute(statement)
+
+    async def entries(self) -> dict[tuple[str, int], Entry]:
+        """All of them, by phase and number."""
+        with translated("the record of migrations"):
+            rows = await self._connection.execute(
+                "SELECT phase, step, digest, state, cursor, until, rows FROM milkrun.migrations"
+                " WHERE service = %s AND version = %s",
+                self._of,
+            )
+            return {(row[0], row[1]): Entry(*row[2:]) for row in await rows.fetchall()}
+
+    async def begun(self, phase: Phase) -> bool:
+        """Whether anything of the phase was begun."""
+        return any(of == phase for of, _ in await self.entries())
+
+    async def left(self, steps: list[Step]) -> list[tuple[Step, Entry | None]]:
+        """The steps that are not done, with what is known of them. Raises Conflict when done ones are others now."""
+        entries = await self.entries()
+        digests = [step.digest for step in steps]
+        for (phase, number), entry in entries.items():
+            if steps and phase == steps[0].phase and digests[number - 1 : number] != [entry.digest]:
+                raise Conflict(
+                    f"{steps[0].file} is not what it was when its statement {number} was {entry.state}",
+                    remedy="put it back as it was, or undo the migration first",
+                )
+        found = [(step, entries.get((step.phase, step.number))) for step in steps]
+        return [(step, entry) for step, entry in found if not entry or entry.state != "done"]
+
+    async def put(self, step: Step, entry: Entry) -> None:
+        """The entry is written, in the transaction that is open (or by itself)."""
+        await self._connection.execute(
+            "INSERT INTO milkrun.migrations (service, version, phase, step, digest, state, cursor, until, rows)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (service, version, phase, step) DO UPDATE SET digest = EXCLUDED.digest, at = now(),"
+            " state = EXCLUDED.state, cursor = EXCLUDED.cursor, until = EXCLUDED.until, rows = EXCLUDED.rows,"
+            " by = EXCLUDED.by",
+            (
+                *self._of,
+                step.phase,
+                step.number,
+                entry.digest,
+                entry.state,
+                entry.cursor,
+                entry.until,
+                entry.rows,
+            ),
+        )
+
+    async def forget(self) -> None:
+        """The version was never migrated to."""
+        with translated("the record of migrations"):
+            await self._connection.execute(
+                "DELETE FROM milkrun.migrations WHERE service = %s AND version = %s", self._of
+            )
