@@ -24,9 +24,9 @@ UPDATE bottles SET goat = name WHERE id BETWEEN :from AND :upto AND goat IS NULL
 VERIFY = b"SELECT count(*) FROM bottles WHERE goat IS DISTINCT FROM name;"
 CONTRACT = b"ALTER TABLE bottles DROP COLUMN name;"
 UNDO = b"""
-DROP INDEX CONCURRENTLY bottles_goat;
-ALTER TABLE bottles DROP CONSTRAINT bottles_litres;
-ALTER TABLE bottles DROP COLUMN goat;
+DROP INDEX CONCURRENTLY IF EXISTS bottles_goat;
+ALTER TABLE bottles DROP CONSTRAINT IF EXISTS bottles_litres;
+ALTER TABLE bottles DROP COLUMN IF EXISTS goat;
 """
 
 
