@@ -31,6 +31,11 @@ soak: setup
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
 	$(BIN)/python benchmarks/registry.py
+	$(BIN)/python benchmarks/router.py
+	benchmarks/parts.sh
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/counting.py
+	$(BIN)/python benchmarks/choice.py
 
 clean:
 	rm -rf $(VENV) .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
