@@ -17,7 +17,7 @@ PAGES = sorted(
 WORD = re.compile(r"(?<![\w./~-])((?:src|tests|docs|benchmarks|examples|\.ci)/[\w./-]*)(?:::(\w+))?")
 ROOMS = (
     "host",
-    *("registry", "agent", "router", "gitsync", "load"),
+    *("registry", "agent", "router", "gitsync", "rollout", "load"),
     *("up", "overview", "cli", "consul", "settings", "repository", "testing"),
 )
 
