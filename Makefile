@@ -36,6 +36,7 @@ bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/counting.py
 	$(BIN)/python benchmarks/choice.py
+	$(BIN)/python benchmarks/rollout.py
 
 clean:
 	rm -rf $(VENV) .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

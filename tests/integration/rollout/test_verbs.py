@@ -12,12 +12,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from farm import Farm
 from ports import free_port
 
-from milkrun.consul import Registry, keys
+from milkrun.cli.rollout_wait import read
+from milkrun.consul import Registry
 from milkrun.model import ServiceName
+from milkrun.rollout.store import Shelf
 from milkrun.up.record import load as record
 
 OK, USAGE, NOT_FOUND, CONFLICT, TIMED_OUT, UNREACHABLE, DEGRADED, REFUSED = 0, 2, 3, 4, 5, 6, 7, 8
@@ -84,9 +87,19 @@ class Dairy(Farm):
         """The rollout's id."""
         return self.shows("deploy", service, version, "--no-wait", *options)["rollout"]
 
+    def stands(self, service: str = "goat") -> tuple[Shelf, dict]:
+        """What the registry has of the service's rollouts, and how the newest one stands. Commands show the same."""
+
+        async def look() -> tuple[Shelf, dict]:
+            async with Registry(self.address) as registry:
+                shelf, seen = await read(registry, ServiceName(service))
+                return shelf, msgspec.to_builtins(seen) if seen else {}
+
+        return asyncio.run(look())
+
     def seen(self, service: str = "goat") -> dict:
         """How the newest rollout stands."""
-        return json.loads(self.milkrun("rollout", "status", service, "--json").stdout or "{}")
+        return self.stands(service)[1]
 
     def at(self, rollout: str, fact: Callable[[dict], bool], service: str = "goat") -> dict:
         """The rollout as it stands once the fact is true."""
@@ -105,8 +118,8 @@ class Dairy(Farm):
         found: list[dict] = []
 
         def there() -> bool:
-            history = json.loads(self.milkrun("rollout", "history", service, "--json").stdout)["history"]
-            found[:] = [receipt for receipt in history if receipt["rollout"] == rollout]
+            history = self.stands(service)[0].history
+            found[:] = [msgspec.to_builtins(receipt) for receipt in history if receipt.rollout == rollout]
             return bool(found)
 
         self.eventually(there, 60.0)
@@ -116,17 +129,6 @@ class Dairy(Farm):
         known = record(self.folder)
         assert known
         return known.parts[part].identity.pid
-
-    def waiting(self) -> list[str]:
-        """What was asked of goats and is not taken up yet."""
-
-        async def read() -> list[str]:
-            async with Registry(self.address) as registry:
-                return [
-                    pair.key for pair in await registry.entries(keys.rollout_intents(ServiceName("goat")))
-                ]
-
-        return asyncio.run(read())
 
     def file(self) -> str:
         return self.git("show", "HEAD:deploy/goat.json")
@@ -154,6 +156,15 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dairy]:
         yield made
     finally:
         made.end()
+
+
+@pytest.fixture(autouse=True)
+def _over(farm: Dairy) -> Iterator[None]:
+    """A test that fails leaves no rollout that the next one would have to wait for."""
+    yield
+    shelf, _ = farm.stands()
+    if shelf.state and not shelf.state.over:
+        farm.milkrun("rollout", "abort", "goat", "--force")
 
 
 def test_a_rollout_is_paused_resumed_approved_and_watched(farm: Dairy):
@@ -338,7 +349,7 @@ def test_the_plan_that_was_looked_at_is_carried_out_or_none(farm: Dairy):
     farm.at(under_way, at_step("pause"))
     queued = farm.shows("rollout", "plan", "goat", version)["plan"]["digest"]
     follower = farm.start("deploy", "goat", version, "--digest", queued)
-    farm.eventually(lambda: len(farm.waiting()) == 1)
+    farm.eventually(lambda: len(farm.stands()[0].intents) == 1)
     farm.says("rollout", "promote", "goat", "--full")
     out, _ = follower.communicate(timeout=60)
     assert follower.returncode == CONFLICT, out
