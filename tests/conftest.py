@@ -10,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import haproxies
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# No test judges how fast a machine is that others use as well.
+hypothesis.settings.register_profile("milkrun", deadline=None)
+hypothesis.settings.load_profile("milkrun")
 
 
 def _consul() -> bool:

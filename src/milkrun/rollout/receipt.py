@@ -17,9 +17,9 @@ KEPT = 30
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout, as it went. Times are seconds since 1970.
 
-    `old` are the versions before, the one with the most traffic first. `outcome` is the phase it ended in, or `refused` when it never began. `slowest_s` is the longest time from a commit
-    to the moment when every live router served it. `hurt` is the share of all requests meanwhile that failed in the new
-    version.
+    `old` are the versions before, the one with the most traffic first. `outcome` is the phase it ended in, or
+    `refused` when it never began. `slowest_s` is the longest time from a commit to the moment when every live router
+    served it. `hurt` is the share of all requests meanwhile that failed in the new version.
     """
 
     rollout: str

@@ -176,7 +176,9 @@ async def test_refusing_costs_a_bounded_number_of_files(small):
     assert heard >= REFUSED_AT_MOST
     for _ in range(5):
         await asyncio.sleep(0)  # one that was cut off just now closes in the loop's next turn
-    others = 8  # this process opens and closes files of its own; without the bound it would be all of the flood
+    others = (
+        8  # this process opens and closes files of its own; without the bound it would be all of the flood
+    )
     open_now = len(list(Path("/proc/self/fd").iterdir())) - len(flood)  # the clients' own ends are here too
     assert open_now <= open_before + REFUSED_AT_MOST + others
     assert REFUSED_AT_MOST + others < len(flood) / 2

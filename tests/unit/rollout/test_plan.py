@@ -105,7 +105,9 @@ def test_nothing_to_do_is_said():
 
 
 def test_hooks_stand_at_their_phase():
-    hooks = [HookSettings(phase=phase, url="http://x") for phase in ("before", "provisioned", "promoted", "done")]
+    hooks = [
+        HookSettings(phase=phase, url="http://x") for phase in ("before", "provisioned", "promoted", "done")
+    ]
     found = drawn(FARM, strategy="blue-green", settings=RolloutSettings(hooks=hooks))
     assert [(number, step.phase) for number, step in enumerate(found.steps) if isinstance(step, Hook)] == [
         (0, "before"),
@@ -162,7 +164,9 @@ def test_every_step_of_every_plan_can_be_followed(wish, settings, replicas):
 @given(wishes.filter(lambda wish: any(wish.weights.values())), settings, counts)
 def test_rolling_keeps_to_its_bounds(wish, settings, replicas):
     """Never more than `surge` above, and with surge alone never fewer than before serve."""
-    settings = msgspec.structs.replace(settings, strategy="rolling", unavailable=0, surge=max(1, settings.surge))
+    settings = msgspec.structs.replace(
+        settings, strategy="rolling", unavailable=0, surge=max(1, settings.surge)
+    )
     serving = {name for name, each in wish.versions.items() if each.weight}
     before = sum(wish.versions[name].replicas for name in serving)
     for versions in moves(drawn(wish, settings=settings, replicas=before)):
