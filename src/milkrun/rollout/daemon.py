@@ -143,11 +143,10 @@ class Engine:
         for service, shelf in self._shelves.items():
             if service in self._pilots:
                 continue
-            begun = shelf
-            if shelf.state is None or shelf.state.over:
-                if not any(intent.verb == "start" for intent in shelf.intents.values()):
-                    continue
-                begun = await opening.opened(site, service)
+            waiting = any(intent.verb == "start" for intent in shelf.intents.values())
+            if (shelf.state is None or shelf.state.over) and not waiting:
+                continue
+            begun = await opening.opened(site, service)  # the watch may be a moment behind a rollout's end
             if begun.state and not begun.state.over:
                 self._pilots[service] = pilot = Pilot(site, begun)
                 flights.create_task(self._fly(pilot))

@@ -1,0 +1,95 @@
+"""The engine's own care: who may write, and what is true when the watch is a moment behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from milkrun.consul import Registry, keys
+from milkrun.errors import Conflict
+from milkrun.model import ServiceName, VersionName
+from milkrun.rollout.daemon import Engine
+from milkrun.rollout.opening import begun
+from milkrun.rollout.pilot import Scene, Site
+from milkrun.rollout.plan import plan
+from milkrun.rollout.push import Pusher
+from milkrun.rollout.state import Intent, Phase
+from milkrun.rollout.store import Shelf, Store, next_epoch
+from milkrun.settings.rollout import RolloutSettings
+from milkrun.testing.registry import embedded_registry
+
+GOAT = ServiceName("goat")
+START = Intent(id="1", verb="start", by="test", at=1.0)
+RUNNING = begun(
+    plan(
+        "r1",
+        GOAT,
+        VersionName("0.0.2"),
+        b'{"version=0.0.1": {"weight": 1, "replicas": 1}}',
+        RolloutSettings(),
+    ),
+    START,
+    1,
+    1.0,
+)
+DONE = msgspec.structs.replace(RUNNING, phase=Phase.DONE)
+
+
+@pytest.fixture
+async def registry(tmp_path):
+    async with embedded_registry(tmp_path) as address, Registry(address) as registry:
+        yield registry
+
+
+async def locked(registry: Registry) -> str:
+    session = await registry.create_session("engine", ttl_s=15, behavior="delete", lock_delay_s=0)
+    assert await registry.put(keys.ENGINE_LOCK, b"here", acquire=session)
+    return session
+
+
+async def test_only_who_holds_the_lock_writes(registry):
+    session = await locked(registry)
+    store = Store(registry, session)
+    await store.save(GOAT, state=RUNNING, journal=[])
+    await registry.destroy_session(session)
+    await locked(registry)
+    with pytest.raises(Conflict, match="taken over"):
+        await store.save(GOAT, state=DONE, journal=[])
+    found = (await store.read(GOAT)).state
+    assert found is not None
+    assert found.phase is Phase.RUNNING
+
+
+async def test_each_engine_that_acts_has_a_greater_epoch(registry):
+    epochs = []
+    for _ in range(3):
+        session = await locked(registry)
+        epochs.append(await next_epoch(registry, session))
+        await registry.destroy_session(session)
+        with pytest.raises(Conflict):
+            await next_epoch(registry, session)
+    assert epochs == sorted(set(epochs))
+
+
+async def test_a_rollout_that_has_ended_is_not_flown_again_by_a_watch_that_is_behind(registry, tmp_path):
+    store = Store(registry, await locked(registry))
+    await store.save(GOAT, state=DONE, journal=[])
+    engine = Engine(registry, None, None, Pusher(None, ""), state_dir=tmp_path, host="here")
+    engine._shelves = {GOAT: Shelf(state=RUNNING)}
+    engine._seen.set()
+    site = Site(
+        registry=registry,
+        store=store,
+        git=None,
+        calls=None,
+        epoch=1,
+        scene=Scene,
+        news=asyncio.Event,
+        told=lambda urls, about: None,
+        pushed=lambda: None,
+    )
+    async with asyncio.TaskGroup() as flights:
+        await engine._open(site, flights)
+        assert engine._pilots == {}
