@@ -265,7 +265,7 @@ async def test_traffic_flows_with_every_part_dead_also_over_haproxys_restart(cha
     from milkrun.router.haproxy.process import Process
 
     up = chaos.farm.ups[0]
-    parts = ["registry", "gitsync", "agent", "lb-goat", "lb-farmer"]
+    parts = ["registry", "gitsync", "agent", "rollouts", "lb-goat", "lb-farmer"]
     pids = [chaos.part(name) for name in parts]
     async with load(chaos, 200) as results:
         up.kill()

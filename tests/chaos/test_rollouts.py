@@ -107,6 +107,8 @@ class Scene:
         assert self.told
         for commit, shares in self.told:
             assert commit in known
+            if commit == self.before and not shares:
+                continue  # the router's first words, when it knew of nobody yet
             weights = {name: each.weight or 0.0 for name, each in wish_at(self.farm, commit).versions.items()}
             whole = sum(weights.values())
             wanted = {name: round(WHOLE * weight / whole) for name, weight in weights.items() if weight}
@@ -342,7 +344,7 @@ async def test_an_engine_that_stood_still_commits_nothing_once_another_acts(scen
     scene.proved(load)
 
 
-@pytest.mark.parametrize("chosen", ["intent [weight 60%] commit"] if SOAK else [])
+@pytest.mark.parametrize("chosen", ["intent [weight 60%] commit"])
 async def test_a_standby_takes_over_from_an_engine_that_was_killed(scene: Scene, chosen: str):
     scene.engine("one", only=chosen, first=0)
     await scene.acts("one")

@@ -28,7 +28,7 @@ def test_ctrl_c_stops_everything_in_order_and_leaves_nothing(farm):
     text, _ = up.communicate(timeout=60)
     assert up.returncode == 0, text
     ended = re.findall(r"(\S+) has ended", text)
-    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert ended == ["rollouts", "lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
     assert "left over" not in text
     assert farm.processes() == {}
     assert not farm.folder.up_file.exists()
@@ -77,7 +77,7 @@ def test_down_stops_all_though_milkrun_toml_is_wrong_and_up_is_dead(farm):
     done = farm.milkrun("down")
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"(\S+) has ended", done.stderr)
-    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert ended == ["rollouts", "lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
     assert "left over" not in done.stderr
     assert farm.processes() == {}
 
@@ -142,7 +142,7 @@ def test_a_killed_up_is_followed_by_one_that_adopts_all_that_serves_and_no_reque
     load = farm.start("load", farm.url, "--rate", "100", "--duration", "12s", "--json")
     first.kill()
     first.wait()
-    assert len(farm.processes()) == 5 + len(served_by) + len(milked)
+    assert len(farm.processes()) == 6 + len(served_by) + len(milked)
     second = farm.up()
     assert haproxies(farm) == served_by
     assert goats(farm) == milked
@@ -164,7 +164,7 @@ def test_down_stops_what_a_killed_up_left(farm):
     done = farm.milkrun("down")
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"(\S+) has ended", done.stderr)
-    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert ended == ["rollouts", "lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
     assert farm.processes() == {}
 
 
@@ -172,7 +172,7 @@ def test_down_kills_instances_whose_agent_and_up_were_killed(farm):
     up = farm.up()
     up.kill()
     up.wait()
-    for name in ("agent", "lb-goat", "lb-farmer", "gitsync", "registry"):
+    for name in ("rollouts", "agent", "lb-goat", "lb-farmer", "gitsync", "registry"):
         os.kill(farm.processes()[name], signal.SIGKILL)
     farm.eventually(lambda: not [name for name in farm.processes() if " " not in name])
     assert farm.processes() != {}
@@ -246,6 +246,7 @@ def test_a_router_that_git_dropped_is_stopped_by_the_next_up(farm):
         "gitsync",
         "lb-goat",
         "registry",
+        "rollouts",
     ]
     assert haproxies(farm) < before
     assert len(haproxies(farm)) == len(before) / 2
