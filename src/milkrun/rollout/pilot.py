@@ -66,7 +66,6 @@ class Pilot:
         self._doing = ""
         self._numbers: list[Finding] = []
         self._recent = Recent(self.state.plan.settings.analysis.guard_window_s)
-        self._done = asyncio.Event()
         self._log = structlog.get_logger("rollout").bind(
             service=self.state.service, rollout=self.state.plan.id
         )

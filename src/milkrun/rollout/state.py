@@ -12,7 +12,7 @@ import msgspec
 
 from milkrun.model import CommitId, RouterId, ServiceName, VersionName, Wish
 from milkrun.rollout.analysis.verdict import Evidence, Verdict
-from milkrun.rollout.plan import Kind, Move, Plan, Step
+from milkrun.rollout.plan import Kind, Plan, Step
 
 Verb = Literal["start", "pause", "resume", "promote", "approve", "reject", "abort", "retry"]
 VERDICTS_KEPT = 20
@@ -134,11 +134,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def over(self) -> bool:
         """Whether nothing more will happen by itself."""
         return self.phase in ENDED
-
-    @property
-    def moves(self) -> int:
-        """How many commits its steps make."""
-        return sum(isinstance(step, Move) for step in self.steps)
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):

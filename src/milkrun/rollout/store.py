@@ -17,8 +17,6 @@ from milkrun.rollout.state import Entry, Intent, State
 
 ENTRIES_KEPT = 1000
 
-_PART = {"state", "journal", "history"}
-
 
 class Shelf(msgspec.Struct, frozen=True, kw_only=True):
     """All that the registry keeps of one service's rollouts. `intents` are by key, the oldest first."""
