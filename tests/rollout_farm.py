@@ -140,11 +140,11 @@ class Seen(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Not one answer by who has no share; else within what chance does."""
+        """Not one answer by who has no share; else within what chance does. A step that was over at once saw none."""
         if self.share in (0.0, 1.0):
             return self.new == self.share * self.all
         expected, sigma = self.share * self.all, math.sqrt(self.all * self.share * (1 - self.share))
-        return self.all > 0 and abs(self.new - expected) < SIGMAS * sigma
+        return abs(self.new - expected) <= SIGMAS * sigma
 
 
 def ledger_of(farm: Farm) -> Path:

@@ -15,6 +15,7 @@ import dns.message
 import dns.rcode
 import pytest
 import uvloop
+from ports import free_port
 
 from milkrun.errors import PortTaken
 from milkrun.registry.dns.connection import AHEAD_AT_MOST, Connections
@@ -278,8 +279,7 @@ async def test_while_the_system_takes_no_datagrams_none_are_made(serve):
 async def test_a_taken_port_is_told_with_what_to_do(serve, kind):
     async with asyncio.timeout(20), serve() as registry:
         with socket.socket(socket.AF_INET, kind) as other:
-            other.bind((HOST, 0))
-            port = other.getsockname()[1]
+            other.bind((HOST, port := free_port()))
             with pytest.raises(
                 PortTaken, match=f"DNS cannot listen on {HOST}:{port}: Address already in use"
             ) as caught:
