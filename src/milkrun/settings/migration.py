@@ -65,8 +65,24 @@ def check(document: Document[ServiceSettings]) -> None:
         document.require(
             ("migration", name), least <= value <= most, f"has to be {least} to {most}, not {value:g}"
         )
+    _together(document)
     document.require(
         ("migration", "contract"),
         bool(_CONTRACT.fullmatch(migration.contract)),
         "has to be `by-hand` or as `after 24h`",
+    )
+
+
+def _together(document: Document[ServiceSettings]) -> None:
+    """Refuses limits of which one makes another void."""
+    migration = document.value.migration
+    # PostgreSQL counts the wait for a lock as the statement's: it would end as if it had its locks and was too slow.
+    document.require(
+        ("migration", "lock_timeout_ms"), migration.lock_timeout_ms < migration.statement_limit_ms,
+        f"has to be below `statement_limit_ms`, {migration.statement_limit_ms}: a wait for a lock counts too",
+    )  # fmt: skip
+    document.require(
+        ("migration", "lock_budget_s"),
+        migration.lock_budget_s == 0 or migration.lock_budget_s * 1000 >= migration.lock_timeout_ms,
+        f"has to be 0 (one try) or at least `lock_timeout_ms`, {migration.lock_timeout_ms}, in seconds",
     )

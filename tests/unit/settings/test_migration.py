@@ -25,9 +25,18 @@ def test_a_service_says_where_its_database_is():
         ("batch = 0", "has to be 1 to 100000"),
         ('contract = "after a day"', "has to be `by-hand` or as `after 24h`"),
         ("lock_timeout = 1", "unknown key"),
+        ("lock_timeout_ms = 5000", "lock_timeout_ms: has to be below `statement_limit_ms`, 5000: a wait"),
+        ("lock_timeout_ms = 200\nstatement_limit_ms = 150", "has to be below `statement_limit_ms`, 150"),
+        ("lock_timeout_ms = 2000\nlock_budget_s = 1.5", "lock_budget_s: has to be 0 .one try. or at least"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(text, reason):
     with pytest.raises(InputRefused, match=reason) as caught:
         load(text)
     assert caught.value.line >= 3
+
+
+def test_limits_that_go_together_are_taken():
+    found = load("lock_timeout_ms = 200\nstatement_limit_ms = 201\nlock_budget_s = 0.2").migration
+    assert (found.lock_timeout_ms, found.statement_limit_ms, found.lock_budget_s) == (200, 201, 0.2)
+    assert load("lock_budget_s = 0").migration.lock_budget_s == 0
