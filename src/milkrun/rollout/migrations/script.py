@@ -25,6 +25,7 @@ _KEYS = {
 }
 """Each directive: the keys that it needs, and all that it knows."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+_CLOSED_BY = {"(": ")", "[": "]"}
 _TABLE = re.compile(rf"(?:{_NAME.pattern}\.)?{_NAME.pattern}")
 
 
@@ -180,8 +181,59 @@ def _judge(name: str, values: dict[str, str], needed: set[str], known: set[str],
         raise InputRefused(f"`{name}` has no key {shown(key)}{did_you_mean(key, known)}", line=line)
     for key in ("table", "key", "old", "new"):
         pattern = _TABLE if key == "table" else _NAME
-        if key in values and not pattern.fullmatch(values[key]):
+        listed = columns(values.get(key, "")) if key in ("old", "new") else [values.get(key, "")]
+        if key in values and not all(pattern.fullmatch(each) for each in listed):
             raise InputRefused(f"`{key}` has to be a plain name, not {shown(values[key])}", line=line)
+    if name == "sync":
+        _judge_sync(values, line)
+
+
+def _judge_sync(values: dict[str, str], line: int) -> None:
+    both = [each.lower() for key in ("old", "new") for each in columns(values[key])]
+    if len(set(both)) < len(both):
+        raise InputRefused("`sync` has each column once, in `old` or in `new`", line=line)
+    for key, source, target in (("forward", "old", "new"), ("backward", "new", "old")):
+        found, wanted = len(expressions(values.get(key, values[source]), line)), len(columns(values[target]))
+        if found != wanted:
+            reason = (
+                f"`{key}` needs {wanted} expressions with commas between, one for each of {values[target]}"
+            )
+            raise InputRefused(f"{reason}, not {found}", line=line)
+
+
+def columns(text: str) -> list[str]:
+    """The names that stand in `old` or `new` of a `sync`, which has commas between them."""
+    return text.split(",")
+
+
+def expressions(text: str, line: int) -> list[str]:
+    """The texts between the outermost commas, each of which can only be read as one expression in parentheses."""
+    found, at = [], 0
+    open_: list[str] = []
+    try:
+        pieces = [*tokens(text)]
+    except InputRefused as error:
+        raise InputRefused(error.reason, line=line) from error
+    for token in pieces:
+        if token.kind is Kind.COMMENT or token.text == ";":
+            raise _no_expression(line)
+        if token.kind is not Kind.SYMBOL:
+            continue
+        if token.text in _CLOSED_BY:
+            open_.append(_CLOSED_BY[token.text])
+        elif token.text in _CLOSED_BY.values() and (not open_ or open_.pop() != token.text):
+            raise _no_expression(line)
+        elif token.text == "," and not open_:
+            found.append(text[at : token.start].strip())
+            at = token.end
+    found.append(text[at:].strip())
+    if open_ or not all(found):
+        raise _no_expression(line)
+    return found
+
+
+def _no_expression(line: int) -> InputRefused:
+    return InputRefused("`forward` and `backward` have one expression for each column", line=line)
 
 
 def names(statement: Statement) -> Sequence[str]:

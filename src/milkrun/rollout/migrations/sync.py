@@ -1,6 +1,6 @@
-"""The trigger that keeps an old and a new column equal while both versions write. Pure.
+"""The trigger that keeps old and new columns equal while both versions write. Pure.
 
-It decides by which of the two a writer changed, not by who writes: so it holds for every client and pooler.
+It decides by which of them a writer changed, not by who writes: so it holds for every client and pooler.
 """
 
 from __future__ import annotations
@@ -9,22 +9,30 @@ import hashlib
 import re
 
 from milkrun.errors import InputRefused
-from milkrun.rollout.migrations.lexer import Kind, tokens
-from milkrun.rollout.migrations.script import Directive
+from milkrun.rollout.migrations.script import Directive, columns, expressions
 
 
 def create(sync: Directive) -> list[str]:
     """The statements after which the columns are kept equal; each can be repeated."""
     values = sync.values
-    table, old, new = values["table"], values["old"], values["new"]
-    forward = _expression(values.get("forward", old), sync.line)
-    backward = _expression(values.get("backward", new), sync.line)
+    old, new = columns(values["old"]), columns(values["new"])
+    forward = expressions(values.get("forward", values["old"]), sync.line)
+    backward = expressions(values.get("backward", values["new"]), sync.line)
     name = _name(sync)
-    body = _BODY.format(old=old, new=new, forward=_of_row(forward), backward=_of_row(backward))
+    body = _BODY.format(
+        old_changed=_changed(old),
+        new_changed=_changed(new),
+        old_missing=_missing("NEW", old),
+        new_missing=_missing("NEW", new),
+        to_new=_set(new, forward),
+        to_old=_set(old, backward),
+        completed=_completed(new, forward),
+        new_differs=_differs(new, forward),
+    )
     return [
         f"CREATE OR REPLACE FUNCTION milkrun.{name}() RETURNS trigger LANGUAGE plpgsql AS {_quoted(body)}",
         (
-            f"CREATE OR REPLACE TRIGGER {name} BEFORE INSERT OR UPDATE OF {old}, {new} ON {table} "
+            f"CREATE OR REPLACE TRIGGER {name} BEFORE INSERT OR UPDATE OF {', '.join(old + new)} ON {values['table']} "
             f"FOR EACH ROW EXECUTE FUNCTION milkrun.{name}()"
         ),
     ]
@@ -39,52 +47,75 @@ def drop(sync: Directive) -> list[str]:
     ]
 
 
-# A backfill sets only the new column, to what the old one comes to: then nothing goes back, or a forward that loses
-# something (upper(name)) would change the old column too.
+# A backfill sets only the new columns, to what the old ones come to: then nothing goes back, or a forward that loses
+# something (upper(name)) would change the old columns too.
 _BODY = """
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.{new} IS NULL THEN
-            NEW.{new} := {forward};
-        ELSIF NEW.{old} IS NULL THEN
-            NEW.{old} := {backward};
+        IF {new_missing} THEN
+            {to_new}
+        ELSIF {old_missing} THEN
+            {to_old}
         END IF;
-    ELSIF NEW.{old} IS DISTINCT FROM OLD.{old} THEN
-        IF NEW.{new} IS NOT DISTINCT FROM OLD.{new} THEN
-            NEW.{new} := {forward};
+    ELSIF {old_changed} THEN
+        IF NOT ({new_changed}) THEN
+            {to_new}
         END IF;
-    ELSIF NEW.{new} IS DISTINCT FROM OLD.{new} AND NEW.{new} IS DISTINCT FROM {forward} THEN
-        NEW.{old} := {backward};
+    ELSIF {new_changed} THEN
+        {completed}
+        IF {new_differs} THEN
+            {to_old}
+        END IF;
     END IF;
     RETURN NEW;
 END
 """
 
 
+def _changed(names: list[str]) -> str:
+    return " OR ".join(f"NEW.{name} IS DISTINCT FROM OLD.{name}" for name in names)
+
+
+def _missing(row: str, names: list[str]) -> str:
+    return " AND ".join(f"{row}.{name} IS NULL" for name in names)
+
+
+def _differs(names: list[str], values: list[str]) -> str:
+    pairs = zip(names, values, strict=True)
+    return " OR ".join(f"NEW.{name} IS DISTINCT FROM {_of_row(value)}" for name, value in pairs)
+
+
+def _set(names: list[str], values: list[str]) -> str:
+    """All at once: no value is made from one that was set before it."""
+    targets = ", ".join(f"NEW.{name}" for name in names)
+    return f"SELECT {', '.join(f'({value})' for value in values)} INTO {targets} {_FROM_ROW};"
+
+
+def _completed(names: list[str], values: list[str]) -> str:
+    """Who sets one of several new columns in a row that the backfill did not reach yet means the others as they are."""
+    if len(names) == 1:
+        return ""
+    each = [
+        f"IF NEW.{name} IS NULL THEN {_set([name], [value])} END IF;"
+        for name, value in zip(names, values, strict=True)
+    ]
+    return f"IF {_missing('OLD', names)} THEN {' '.join(each)} END IF;"
+
+
+_FROM_ROW = "FROM (SELECT NEW.*) AS milkrun_row"
+
+
 def _of_row(expression: str) -> str:
-    return f"(SELECT {expression} FROM (SELECT NEW.*) AS milkrun_row)"  # noqa: S608 - SQL from git, as the whole script is
-
-
-def _expression(text: str, line: int) -> str:
-    """The text, when it can only be read as one expression in parentheses."""
-    depth = 0
-    for token in tokens(text):
-        if token.kind is Kind.COMMENT or token.text == ";" or depth < 0:
-            raise InputRefused("`forward` and `backward` are each one expression", line=line)
-        if token.kind is Kind.SYMBOL:
-            depth += (token.text == "(") - (token.text == ")")
-    if depth or not text.strip():
-        raise InputRefused("`forward` and `backward` are each one expression", line=line)
-    return f"({text})"
+    return f"(SELECT ({expression}) {_FROM_ROW})"
 
 
 def _name(sync: Directive) -> str:
     values = sync.values
-    whole = "_".join(("sync", values["table"].replace(".", "_"), values["old"], values["new"])).lower()
+    whole = "_".join(("sync", values["table"], values["old"], values["new"])).lower()
     digest = hashlib.sha256(
         "|".join(values[key] for key in ("table", "old", "new")).lower().encode()
     ).hexdigest()
-    return f"{re.sub(r'[^a-z0-9_]', '', whole)[:50]}_{digest[:8]}"
+    return f"{re.sub(r'[^a-z0-9_]', '', re.sub(r'[.,]', '_', whole))[:50]}_{digest[:8]}"
 
 
 def _quoted(body: str) -> str:

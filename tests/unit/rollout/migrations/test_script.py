@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from milkrun.errors import InputRefused
 from milkrun.rollout.migrations import lexer
-from milkrun.rollout.migrations.script import Directive, Statement, names, parse
+from milkrun.rollout.migrations.script import Directive, Statement, columns, expressions, names, parse
 
 PIECES = st.sampled_from([
     "select", "x", "1", ",", "=", "a.b", "x::int", "'a;b'", "'it''s;'", r"E'\';'", r"'\'", "$$;$$", "$q$ ; $$ $q$",
@@ -100,6 +100,16 @@ def test_a_directive_belongs_to_the_statement_below_it():
         ('-- milkrun: sync table=b old="a b" new=c', "plain name"),
         ("-- milkrun: sync table=b;drop old=a new=c", "plain name"),
         ('-- milkrun: sync table=b old=a new=c forward="x', "cannot read"),
+        ("-- milkrun: sync table=b old=a new=c,", "plain name"),
+        ("-- milkrun: sync table=b old=a new=c,C", "each column once"),
+        ("-- milkrun: sync table=b old=a new=b,a", "each column once"),
+        (
+            '-- milkrun: sync table=b old=a new=c,d backward="c"',
+            r"x.sql:1: `forward` needs 2 expressions .* not 1",
+        ),
+        ('-- milkrun: sync table=b old=a new=c,d forward="f(a, 1), a"', "`backward` needs 1 .* not 2"),
+        ('-- milkrun: sync table=b old=a new=c backward="c; drop"', "one expression for each"),
+        ('\n-- milkrun: sync table=b old=a new=c backward="\'c"', r"x.sql:2: a string begins"),
         ("-- milkrun: allow rule=drop because=x", "no statement below"),
         ("select 1 -- milkrun: allow rule=drop because=x\n+ 1", "not in it"),
     ],
@@ -107,3 +117,42 @@ def test_a_directive_belongs_to_the_statement_below_it():
 def test_a_directive_that_cannot_be_meant_is_refused(text, reason):
     with pytest.raises(InputRefused, match=reason):
         parse(text.encode(), "x.sql")
+
+
+ATOMS = st.sampled_from([
+    "a", "1", "'it''s, (one'", '"a,(b"', "$$ , ) $$", r"E'\',)'", "a || b", "x::numeric(4, 2)", "array[1, 2]",
+])  # fmt: skip
+EXPRESSIONS = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: f"f({', '.join(some)})"),
+        inner.map(lambda one: f"({one})"),
+        inner.map(lambda one: f"a[{one}]"),
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(EXPRESSIONS, min_size=1, max_size=4), st.sampled_from([",", " , ", ",\t"]))
+def test_expressions_come_apart_at_the_commas_between_them(some, comma):
+    assert expressions(comma.join(some), 1) == some
+
+
+@given(st.text(alphabet="()[],;'\"$a -/*", max_size=12))
+def test_each_expression_can_only_be_read_as_one(text):
+    try:
+        found = expressions(text, 1)
+    except InputRefused:
+        return
+    assert ",".join(found).replace(" ", "") == text.replace(" ", "")
+    for one in found:
+        (statement,) = parse(f"select ({one}), 1".encode(), "x.sql").statements
+        assert statement.text == f"select ({one}), 1"
+        assert expressions(f"({one}), 1", 1) == [f"({one})", "1"]
+
+
+def test_columns_are_named_with_commas_between():
+    text = '-- milkrun: sync table=b old=label new=farmer,goat forward="f(label, 1), label" backward="g(farmer, goat)"'
+    (sync,) = parse(text.encode(), "x.sql").syncs
+    assert columns(sync.values["new"]) == ["farmer", "goat"]
+    assert expressions(sync.values["forward"], 1) == ["f(label, 1)", "label"]
