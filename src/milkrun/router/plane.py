@@ -14,6 +14,9 @@ from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.desired import RoutingState
 from milkrun.router.diff import Observed, Operation
 
+EACH_AT_MOST = 64
+"""Servers of a version, for each one's figures to be asked for: every other second."""
+
 
 class InstanceCounted(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted of one instance: how many requests were handed to it, how many of them ended and how many of

@@ -27,12 +27,16 @@ class App:
         self.gate.set()
         self.entered = asyncio.Event()
         self.seen: list[str] = []
+        self.status = 200
+        self.hangs_up = False
 
     async def answer(self, request: web.Request) -> web.Response:
         self.seen.append(request.headers.get("X-Request-Id", ""))
         self.entered.set()
         await self.gate.wait()
-        return web.Response(text=self.name)
+        if self.hangs_up and request.transport:
+            request.transport.abort()
+        return web.Response(text=self.name, status=self.status)
 
     def server(self, mode: Mode = Mode.SERVE) -> Server:
         return Server(id=InstanceId(self.name), address="127.0.0.1", port=self.port, mode=mode)
@@ -63,7 +67,12 @@ def listen() -> tuple[str, int]:
     return "127.0.0.1", free_port()
 
 
-@pytest.fixture(params=["fake", "haproxy", *OTHERS, pytest.param("envoy", marks=pytest.mark.needs("envoy"))])
+HERE, ENVOY = "haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))
+REAL = [HERE, *OTHERS, ENVOY]
+real = pytest.mark.parametrize("plane", REAL, indirect=True)
+
+
+@pytest.fixture(params=["fake", *REAL])
 async def plane(request: pytest.FixtureRequest, tmp_path, listen, monkeypatch) -> AsyncIterator[DataPlane]:
     if request.param == "fake":
         yield FakeDataPlane()

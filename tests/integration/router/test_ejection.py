@@ -1,19 +1,24 @@
-"""An instance that fails, hangs or becomes slow while its check is good: HAProxy's own figures put it aside."""
+"""An instance that fails, hangs or becomes slow while its check is good: the data plane's own figures put it aside."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
-from haproxies import on_each_release
+from alone import Alone
+from haproxies import OTHERS
+from ports import free_port
 
 from milkrun.model import Health, Instance, InstanceId, ServiceName, VersionName, Wish
+from milkrun.router.desired import RoutingState
 from milkrun.router.reconcile import Facts, Reconciler
 
 NAMES = ("a", "b", "c")
+ENVOY = pytest.param("envoy", marks=pytest.mark.needs("envoy"))
 STEP_S = 5.0
 
 
@@ -36,13 +41,14 @@ class Goat:
 
 
 class Herd:
-    """A router's loop over a real HAProxy before three goats. Its clock is the test's."""
+    """A router's loop over a real data plane before three goats. Its clock is the test's."""
 
-    def __init__(self, site, folder) -> None:
-        self.site = site
+    def __init__(self, folder: Path, *, envoy: bool) -> None:
+        self.listen = ("127.0.0.1", free_port())
+        self.plane = Alone(folder, "goat", listen=self.listen, stats=("127.0.0.1", free_port()), envoy=envoy)
         self.goats = {name: Goat() for name in NAMES}
         self.now = 1000.0
-        self.reconciler = Reconciler(ServiceName("goat"), site.plane, folder, clock=lambda: self.now)
+        self.reconciler = Reconciler(ServiceName("goat"), self.plane, folder, clock=lambda: self.now)
 
     async def look(self, after_s: float = STEP_S) -> list[str]:
         """Who is aside after one turn of the loop, so much later."""
@@ -65,7 +71,7 @@ class Herd:
 
     async def ask(self, times: int) -> None:
         """So many requests at once; who waits for an answer is not waited for."""
-        url = "http://{}:{}/".format(*self.site.listen)
+        url = "http://{}:{}/".format(*self.listen)
 
         async def one() -> None:
             with contextlib.suppress(TimeoutError):
@@ -88,9 +94,11 @@ class Herd:
         raise AssertionError(f"{name} was never put aside")
 
 
-@pytest.fixture
-async def herd(site, make_state, tmp_path) -> AsyncIterator[Herd]:
-    found = Herd(site, tmp_path)
+@pytest.fixture(params=["haproxy", ENVOY])
+async def herd(request, tmp_path, monkeypatch) -> AsyncIterator[Herd]:
+    if request.param.startswith("/"):
+        monkeypatch.setenv("MILKRUN_HAPROXY", request.param)
+    found = Herd(tmp_path, envoy=request.param == "envoy")
     runners = []
     for goat in found.goats.values():
         app = web.Application()
@@ -100,33 +108,35 @@ async def herd(site, make_state, tmp_path) -> AsyncIterator[Herd]:
         tcp = web.TCPSite(runners[-1], "127.0.0.1", 0)
         await tcp.start()
         goat.port = runners[-1].addresses[0][1]
-    await site.plane.start(make_state({}))
+    await found.plane.start(RoutingState())
     await found.look()
     await found.look()
     yield found
     for goat in found.goats.values():
         goat.gate.set()
+    await found.plane.stop()
     for runner in runners:
         await runner.cleanup()
 
 
-@on_each_release
+@pytest.mark.parametrize("herd", ["haproxy", *OTHERS, ENVOY], indirect=True)
 async def test_one_that_answers_5xx_is_asked_nothing_for_a_while_and_then_again(herd):
     sick = herd.goats["b"]
     sick.status = 503
-    assert "20 of its 20 requests failed" in await herd.until_aside("b")
+    why = await herd.until_aside("b")
     asked = sick.asked
+    assert f"{asked} of its {asked} requests failed" in why
     await herd.ask(30)
     assert sick.asked == asked
-    assert herd.reconciler.instances(0)["b"].failures == 20
+    assert herd.reconciler.instances(0)["b"].failures == asked
 
     sick.status = 200
     assert await herd.look(after_s=4.9) == ["b"]
     assert await herd.look(after_s=0.2) == []
     await herd.ask(30)
-    assert sick.asked == asked + 10
+    assert abs(sick.asked - asked - 10) <= 1  # each of Envoy's threads goes round by itself
     assert await herd.look() == []
-    assert herd.site.plane.reloads == 0
+    assert herd.plane.reloads == 0
 
 
 async def test_one_that_is_silent(herd):
@@ -135,6 +145,7 @@ async def test_one_that_is_silent(herd):
     assert "requests wait for it" in await herd.until_aside("b")
 
 
+@pytest.mark.parametrize("herd", ["haproxy"], indirect=True)
 async def test_one_that_became_slow(herd):
     for _ in range(3):
         await herd.ask(60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -26,7 +25,6 @@ from milkrun.model import (
 )
 from milkrun.model import VersionName as Version
 from milkrun.router.desired import Server
-from milkrun.router.instance_traffic import InstanceLedger
 from milkrun.router.reconcile import Facts, Reconciler
 
 V1, V2 = Version("v1"), Version("v2")
@@ -269,29 +267,3 @@ async def test_each_instance_has_its_own_figures_over_reloads_and_when_it_comes_
     assert reloaded[mine] == first[mine], "nothing happened"
     assert (again[mine].requests, again[mine].failures) == (4, 2)
     assert (again[other].requests, again[other].mean_ms) == (0, 0)
-
-
-async def test_who_hangs_up_has_failures_of_its_own_also_where_another_one_answered(
-    site, make_state, session
-):
-    """The caller sees none of them: the request was tried again elsewhere."""
-
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-        writer.transport.abort()
-
-    well = site.app("well")
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        sick = Server(id=InstanceId("sick"), address="127.0.0.1", port=port)
-        wanted = make_state({V1: 10_000}, v1=[sick, well.server()])
-        await site.plane.start(wanted)
-        ledger = InstanceLedger().read(await site.plane.traffic())
-        for _ in range(6):
-            async with session.get("http://{}:{}/".format(*site.listen)) as answer:
-                assert answer.status == 200
-        ledger = ledger.read(await site.plane.traffic())
-
-    assert ledger.total[InstanceId("well")].failures == 0
-    assert ledger.total[InstanceId("sick")].failures == ledger.total[InstanceId("sick")].requests > 0

@@ -1,21 +1,22 @@
 """What Envoy counts for each version: its cluster's counters as figures. Pure.
 
 Envoy times every answer itself, in whole milliseconds; its buckets are told to be ours (`BUCKETS_MS`). A request that a
-version could not serve and another one did counts for the version whose share it was.
+version could not serve and another one did counts for the version whose share it was, and for the instance that did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from milkrun import latency
 from milkrun.errors import DataPlaneError
-from milkrun.model import Figures, ServiceName, VersionName
+from milkrun.model import Figures, InstanceId, ServiceName, VersionName
 from milkrun.router.envoy.clusters import cluster_name
-from milkrun.router.plane import Counted
+from milkrun.router.envoy.readback import Clusters, Host
+from milkrun.router.plane import Counted, InstanceCounted
 
 BUCKETS_MS = sorted({bound / 1000 for bound in latency.BOUNDS_US if bound >= 1000})
 TIMED = "upstream_rq_time"
@@ -77,6 +78,33 @@ def _place(place: str, version: VersionName, stats: dict[str, Any], process: int
             latency={} if tcp else _histogram(stats.get(f"cluster.{place}.{TIMED}", [])),
         ),
     )
+
+
+def with_each(
+    counted: Iterable[Counted], there: Clusters, few: Collection[VersionName], *, tcp: bool
+) -> list[Counted]:
+    """The figures, with those of each host in the clusters of these versions."""
+    return [
+        msgspec.structs.replace(
+            one,
+            instances={
+                InstanceId(host.name): _instance(host, tcp=tcp)
+                for host in there.get(one.version, {}).values()
+            },
+        )
+        if one.version is not None and one.version in few
+        else one
+        for one in counted
+    ]
+
+
+def _instance(host: Host, *, tcp: bool) -> InstanceCounted:
+    """What a host had in one cluster. A connection that failed is no request of it, and a failure all the same."""
+    stats = host.stats
+    failed = stats.get("cx_connect_fail", 0) if tcp else stats.get("rq_error", 0)
+    ended = stats.get("cx_total", 0) if tcp else stats.get("rq_success", 0) + failed
+    tried = ended if tcp else max(ended, stats.get("rq_total", 0))
+    return InstanceCounted(tried=tried, requests=ended, failures=failed)
 
 
 def _histogram(buckets: list[dict[str, float]]) -> dict[int, int]:

@@ -28,7 +28,7 @@ from milkrun.router.envoy.resources import Kind, Snapshot, snapshot, snapshot_fo
 from milkrun.router.envoy.strangers import Asked
 from milkrun.router.envoy.told import after, steps
 from milkrun.router.front import Front
-from milkrun.router.plane import Counted
+from milkrun.router.plane import EACH_AT_MOST, Counted
 from milkrun.router.ports import in_the_way
 
 MEMORY_FILE = "envoy.plane.json"
@@ -183,10 +183,15 @@ class Envoy:
                 await self._tell(msgspec.structs.replace(self._memory, told=told))
 
     async def traffic(self, service: ServiceName) -> list[Counted]:
-        """What each version's cluster counted."""
+        """What each version's cluster counted, and of a version with few servers each of them."""
+        told, tcp = self._memory.told.get(service, RoutingState()), self._tcp(service)
         body = await self._process.admin.get(counting.question(service))
-        told = clusters.names(self._memory.told.get(service, RoutingState()))
-        return counting.counted(body, service, told, self._process.pid, tcp=self._tcp(service))
+        found = counting.counted(body, service, clusters.names(told), self._process.pid, tcp=tcp)
+        few = {version for version, servers in told.versions.items() if len(servers) <= EACH_AT_MOST}
+        if not few:
+            return found
+        hosts = await self._process.admin.get(readback.question(service))
+        return counting.with_each(found, readback.clusters(hosts, service), few, tcp=tcp)
 
     def _tcp(self, service: ServiceName) -> bool:
         return tcp_service(self._memory.front) == service

@@ -33,9 +33,6 @@ SAMPLED = 16
 BUCKETS_FILE = "latency.buckets"
 """Beside HAProxy's file: which time in microseconds falls into which bucket. No service's map has such a name."""
 
-EACH_AT_MOST = 64
-"""Servers of a lane, for each one to be asked: a line each, every other second."""
-
 _SPILL = "spill"
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 _NUMBERS = (

@@ -17,7 +17,7 @@ from milkrun.router.haproxy.counting import Reading
 from milkrun.router.haproxy.former import Former
 from milkrun.router.haproxy.memory import Memory
 from milkrun.router.haproxy.socket import RuntimeSocket
-from milkrun.router.plane import Counted
+from milkrun.router.plane import EACH_AT_MOST, Counted
 
 Lanes = Mapping[VersionName, int]
 
@@ -149,9 +149,7 @@ def _each(count: int, lanes: Lanes, wanted: RoutingState) -> frozenset[int]:
     """The lanes of which each server is asked for: not those with many, or with who knows how many that leave."""
     sizes = {version: len(servers) for version, servers in wanted.versions.items()}
     return frozenset(range(count)) - frozenset(
-        number
-        for version, number in lanes.items()
-        if sizes.get(version, counting.EACH_AT_MOST + 1) > counting.EACH_AT_MOST
+        number for version, number in lanes.items() if sizes.get(version, EACH_AT_MOST + 1) > EACH_AT_MOST
     )
 
 
