@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from milkrun.agent import slots
+from milkrun.agent.own_address import here
 from milkrun.agent.plan import Holder, Slot
 from milkrun.consul import Answer, Registry, Watch, catalog, keys, wire
 from milkrun.consul.client import decode
@@ -50,9 +51,7 @@ class Facts:
     async def follow(self, own: Callable[[], AbstractSet[ServiceName]]) -> None:
         """Never returns: all watches. `own` are the services of the units here, watched in any case."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                self._each(Watch(self._registry, f"/v1/kv/{keys.ENVIRONMENT}"), self._environment)
-            )
+            tasks.create_task(self._follow_environment())
             tasks.create_task(self._each(watch_prefix(self._registry, keys.SERVICES), self._services))
             tasks.create_task(self._each(watch_prefix(self._registry, keys.SLOTS), self._slots))
             tasks.create_task(self._each(watch_prefix(self._registry, keys.ROUTER_REPORTS), self._routers))
@@ -68,21 +67,30 @@ class Facts:
                     self.wishes.pop(name, None)
                 await news.wait()
 
+    async def _follow_environment(self) -> None:
+        async for answer in Watch(self._registry, f"/v1/kv/{keys.ENVIRONMENT}"):
+            try:
+                await self._environment(_pairs(answer))
+            except MilkrunError as error:
+                self._unusable(error)
+            self.changed()
+
     async def _each(self, watch: Watch, take: Callable[[list[wire.Pair]], None]) -> None:
         async for answer in watch:
             try:
                 take(_pairs(answer))
             except MilkrunError as error:
-                self._log.error(
-                    "an answer of the registry cannot be used; the last one stays", why=error.message
-                )
+                self._unusable(error)
             self.changed()
 
-    def _environment(self, pairs: list[wire.Pair]) -> None:
+    def _unusable(self, error: MilkrunError) -> None:
+        self._log.error("an answer of the registry cannot be used; the last one stays", why=error.message)
+
+    async def _environment(self, pairs: list[wire.Pair]) -> None:
         for pair in pairs:
             published = _published(pair, PublishedEnvironment)
             if self._newest(pair.key, published.mark):
-                self.agent = published.settings.agent
+                self.agent = await here(published.settings.agent, self._registry.address.url)
 
     def _services(self, pairs: list[wire.Pair]) -> None:
         known = {}

@@ -99,13 +99,15 @@ async def _started(
 ) -> Facts | None:
     """Every part is kept running; the facts once all is up that will be, None when it should stop before."""
     since = time.time()
-    async with Registry(address(supervisor.folder, environment)) as registry:
-        for part in wanted:
-            if supervisor.stopping.is_set():
-                break
-            tasks.create_task(supervisor.keep(part))
-            if part.kind is Kind.REGISTRY:
+    for part in wanted:
+        if supervisor.stopping.is_set():
+            break
+        tasks.create_task(supervisor.keep(part))
+        if part.kind is Kind.REGISTRY:
+            async with Registry(address(supervisor.folder, environment)) as registry:
                 await _answers(registry, supervisor.stopping, say)
+    # Only now: a registry that starts for the first time has just made the token.
+    async with Registry(address(supervisor.folder, environment)) as registry:
         return await _up(registry, environment, since, supervisor.stopping, say)
 
 

@@ -34,6 +34,16 @@ def test_ctrl_c_stops_everything_in_order_and_leaves_nothing(farm):
     assert not farm.folder.up_file.exists()
 
 
+def test_it_comes_up_for_the_first_time_with_a_registry_that_shows_nothing_without_a_token(farm):
+    """The token is made by that very start."""
+    settings = farm.path / "milkrun.toml"
+    settings.write_text(settings.read_text().replace("[registry]", '[registry]\nacl = "closed"'))
+    farm.commit("Nobody reads without a token")
+    assert not farm.folder.token_file.exists()
+    farm.up()
+    assert farm.milkrun("status").returncode == 0
+
+
 def test_ctrl_c_in_the_middle_of_starting_leaves_nothing_either(farm):
     up = farm.start("up")
     farm.ups.append(up)

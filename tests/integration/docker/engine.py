@@ -48,11 +48,12 @@ class Bridge:
     Source: netdevice(7); the two for bridges are in linux/sockios.h.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, second: int = 200) -> None:
         self.name = name
         self._call(0x89A0, name.encode() + b"\0")  # SIOCBRADDBR
         number = os.getpid()
-        address = bytes([10, 200 + number // 250 % 50, number % 250, 1])
+        address = bytes([10, second + number // 250 % 50, number % 250, 1])
+        self.address = socket.inet_ntoa(address)
         for request, ip in (
             (0x8916, address),
             (0x891C, bytes([255, 255, 255, 0])),
