@@ -21,9 +21,11 @@ from milkrun.errors import MilkrunError
 from milkrun.load import generator
 from milkrun.load.figures import Figures
 from milkrun.model import AgentReport, RouterReport, ServiceName, UnitReport, Wish, version_name
+from milkrun.rollout.drawing import drawn
 from milkrun.rollout.git import Git
-from milkrun.rollout.plan import Move, Plan, plan
+from milkrun.rollout.plan import Plan
 from milkrun.rollout.receipt import EPOCH
+from milkrun.rollout.steps import Move
 from milkrun.rollout.store import Shelf, shelves
 from milkrun.settings import deploy
 from milkrun.settings.rollout import Strategy
@@ -173,10 +175,10 @@ async def plan_of(farm: Farm, version: str, strategy: Strategy) -> Plan:
     """What `milkrun rollout plan` shows: `deploy --digest` takes it or refuses it."""
     git = await Git.open(farm.path, "main")
     try:
-        base, settings = await git.files(GOAT)
+        found, _ = await drawn(git, "", GOAT, version_name(version), strategy=strategy)
     finally:
         await git.close()
-    return plan("", GOAT, version_name(version), base, settings.rollout, strategy=strategy)
+    return found
 
 
 async def said(farm: Farm, *arguments: str) -> dict:

@@ -22,6 +22,9 @@ CommitId = NewType("CommitId", str)
 SHARE_SLOTS = 10_000
 """A share is counted in slots of 0.01 %."""
 
+DATABASE_NAME_BYTES = 63
+"""PostgreSQL cuts off an application_name behind so many."""
+
 VERSIONS_AT_MOST = 24
 """Versions of one service that may be known at once: one change then fits in one registry transaction of 64
 operations, and each version finds a lane."""
@@ -43,7 +46,10 @@ class Health(StrEnum):
     PASSING = "passing"
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
+_HEALTHY = (Health.PASSING, Health.WARNING)
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One running copy of a service version, as the catalog knows it.
 
     `reason` is the check output or the maintenance reason, for people only.
@@ -61,7 +67,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def healthy(self) -> bool:
         """Whether the registry would route to it: passing, or warning as Consul counts it."""
-        return self.health in (Health.PASSING, Health.WARNING)
+        return self.health in _HEALTHY
 
 
 class VersionWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,6 +283,11 @@ def instance_id(text: str) -> InstanceId:
             f"{text[:80]!r} is not an instance id", remedy="use letters, digits and . _ : - (200 at most)"
         )
     return InstanceId(text)
+
+
+def application_name(service: ServiceName, version: VersionName, instance: str) -> str:
+    """What an instance calls itself to its database: names have no slash, so no version is taken for another."""
+    return f"{service}/{version}/{instance}".encode()[:DATABASE_NAME_BYTES].decode(errors="ignore")
 
 
 def branch_name(text: str) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "status": ("status", "Services, versions, instances, routers: one view."),
     "weights": ("weights", "Show or change how the traffic of a service is shared."),
     "deploy": ("deploy", "Roll a new version out, step by step, or take it back."),
+    "migrate": ("migrate", "Show database migrations, and carry out their contract."),
     "rollout": ("rollout", "Plan, watch and steer rollouts."),
     "override": ("override", "A cookie by which a tester gets a version."),
     "explain": ("explain", "Why an instance does, or does not, get traffic."),

@@ -13,13 +13,17 @@ from milkrun.cli.quiet import quiet_logs
 from milkrun.consul import Registry, keys
 from milkrun.errors import Conflict, Degraded
 from milkrun.model import EngineReport, ServiceName, service_name, version_name
+from milkrun.rollout.drawing import drawn
 from milkrun.rollout.git import Git
-from milkrun.rollout.plan import Kind, Plan, plan
+from milkrun.rollout.plan import Kind, Plan
 from milkrun.rollout.state import Intent, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from milkrun.cli.place import Place
     from milkrun.consul import Address
+    from milkrun.rollout.receipt import Receipt
 
 
 async def planned(
@@ -30,38 +34,33 @@ async def planned(
     strategy: Kind | None = None,
     replicas: int | None = None,
     digest: str = "",
+    history: Iterable[Receipt] = (),
 ) -> Plan:
     """The plan, from what git says now. Raises Conflict when its digest is another one."""
     environment = place.environment()
     git = await Git.open(place.folder().path, environment.git.branch if environment else "main")
     try:
         name = service_name(service)
-        base, settings = await git.files(name)
+        rollout = f"{name}-{version}-{secrets.token_hex(3)}"
+        found, _ = await drawn(
+            git, rollout, name, version_name(version), strategy=strategy, replicas=replicas, history=history
+        )
     finally:
         await git.close()
-    drawn = plan(
-        f"{name}-{version}-{secrets.token_hex(3)}",
-        name,
-        version_name(version),
-        base,
-        settings.rollout,
-        strategy=strategy,
-        replicas=replicas,
-    )
-    if digest and digest != drawn.digest:
+    if digest and digest != found.digest:
         raise Conflict(
-            f"the plan is no longer the one that was looked at: its digest is {drawn.digest}, not {digest}",
+            f"the plan is no longer the one that was looked at: its digest is {found.digest}, not {digest}",
             remedy=f"milkrun rollout plan {service} {version}",
         )
-    return drawn
+    return found
 
 
-def begin(drawn: Plan, *, strategy: Kind | None, replicas: int | None, digest: str, reason: str) -> Intent:
+def begin(plan: Plan, *, strategy: Kind | None, replicas: int | None, digest: str, reason: str) -> Intent:
     """The wish that this plan is carried out."""
     return msgspec.structs.replace(
         intent("start", reason=reason),
-        rollout=drawn.id,
-        version=drawn.version,
+        rollout=plan.id,
+        version=plan.version,
         strategy=strategy,
         replicas=replicas,
         digest=digest,

@@ -6,9 +6,10 @@ import difflib
 
 from milkrun.cli.table import percent, table
 from milkrun.model import ServiceName, Wish
-from milkrun.rollout.plan import Move, Plan
+from milkrun.rollout.plan import Plan
 from milkrun.rollout.receipt import Receipt, lines
 from milkrun.rollout.state import Phase
+from milkrun.rollout.steps import Move
 from milkrun.rollout.view import RolloutView
 from milkrun.settings import deploy
 

@@ -1,6 +1,6 @@
 """The one door to a git repository: read a commit's files, commit one file. No checkout, shell or hook."""
 
-from milkrun.repository.commit import commit_file, create
+from milkrun.repository.commit import commit_file, commit_nothing, create
 from milkrun.repository.git import require_git
 from milkrun.repository.mirror import Mirror, is_remote, shown_url
 from milkrun.repository.push import push
@@ -16,6 +16,7 @@ __all__ = [
     "Sight",
     "Tip",
     "commit_file",
+    "commit_nothing",
     "create",
     "is_remote",
     "local_tips",

@@ -56,6 +56,20 @@ async def commit_file(
     return commit
 
 
+async def commit_nothing(repository: Repository, branch: str, message: str, *, parent: CommitId) -> CommitId:
+    """A commit that says something and changes no file. Raises Conflict when the branch is no longer at `parent`."""
+    identity = await _identity(repository.git)
+    arguments = ("commit-tree", "-p", parent, "-F", "-", f"{parent}^{{tree}}")
+    done = await repository.git.run(*arguments, stdin=message.encode(), variables=identity)
+    commit = CommitId(done.text)
+    note = f"commit: {message.partition(chr(10))[0]}"
+    async with branch_lock.held(
+        repository.git, branch, old=parent, new=commit, note=note, identity=identity
+    ) as lock:
+        await lock.move()
+    return commit
+
+
 async def create(folder: Path, branch: str, message: str) -> CommitId:
     """The first commit of a new repository in `folder`, with all that is there and not ignored."""
     git = Git(folder)

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
-from milkrun.rollout.plan import Analyse, Approve, Move, Pause
 from milkrun.rollout.state import Cause, Intent, Phase, State
+from milkrun.rollout.steps import Analyse, Approve, Migrate, Move, Pause
 
 
 class Then(StrEnum):
@@ -89,16 +89,19 @@ def _promote(state: State, intent: Intent, who: str) -> Wanted:
 
 
 def promotion(state: State) -> int:
-    """The number of the step that gives the new version all traffic, when the instances for that run already; the
-    present one when there is none to jump to.
+    """The number of the step that gives the new version all traffic (of the look at the database before it), when the
+    instances for that run already and the database is ready; the present one when there is none to jump to.
     """
     new = state.plan.version
     have = state.wish.versions.get(new)
     for number in range(state.index, len(state.steps)):
         step = state.steps[number]
+        if isinstance(step, Migrate) and step.phase != "verify":
+            return state.index
         if isinstance(step, Move) and not any(
             step.versions[old].weight for old in state.plan.old if old in step.versions
         ):
             ready = have is not None and have.replicas == step.versions[new].replicas
-            return number if ready else state.index
+            looked = number > state.index and isinstance(state.steps[number - 1], Migrate)
+            return (number - 1 if looked else number) if ready else state.index
     return state.index

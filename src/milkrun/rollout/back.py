@@ -1,7 +1,8 @@
 """How a rollout is taken back, from wherever it stands. Pure.
 
 Traffic goes back in one commit. Only when a version that is to have it again has nobody left, it is started first; and
-only when it has its traffic back, the new instances are stopped.
+only when it has its traffic back, the new instances are stopped, and then the schema is as it was, where the migration
+has a script for that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from milkrun.model import VersionName, VersionWish, Wish
-from milkrun.rollout.plan import Hook, Move, Plan, Step, Versions
+from milkrun.rollout.plan import Plan
+from milkrun.rollout.steps import Hook, Migrate, Move, Step, Versions
 
 WARM = "start the old instances again"
 BACK = "traffic back to the old instances"
@@ -27,6 +29,9 @@ def steps(plan: Plan, now: Wish) -> list[Step]:
         if back != base.versions:
             found.append(Move(BACK, back))
     found.append(Move(BEFORE, dict(base.versions)))
+    mine = plan.migrations.get(plan.version)
+    if plan.strategy not in ("undo", "contract") and mine and "undo" in mine.phases:
+        found.append(Migrate("undo", plan.version))
     if any(hook.phase == "taken-back" for hook in plan.settings.hooks):
         found.append(Hook("taken-back"))
     return found

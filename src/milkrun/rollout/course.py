@@ -8,6 +8,7 @@ import msgspec
 
 from milkrun.rollout import back
 from milkrun.rollout.state import Cause, Entry, Paused, Phase, State
+from milkrun.rollout.steps import Migrate, Step
 
 
 class Course:
@@ -30,6 +31,8 @@ class Course:
     def advance(self, said: str) -> None:
         """The step is done; the next one begins."""
         self.note(said, "outcome")
+        if isinstance(self.state.step, Migrate):  # it has limits of its own
+            self.set(lost_s=self.state.lost_s + self._now - self.state.since)
         self.set(
             index=self.state.index + 1,
             since=self._now,
@@ -46,17 +49,21 @@ class Course:
         """It waits for a person."""
         self.note(f"paused: {reason}")
         self.set(paused=Paused(cause, reason, self._now), waits_for=[])
+        if isinstance(self.state.step, Migrate):  # it stops here, and goes on where it was
+            self.set(doing="", tries=0)
 
     def unpause(self) -> None:
         """It goes on; what was waited for counts on no limit."""
         paused = self.state.paused
         if paused:
             lost_s = max(0.0, self._now - paused.since)
-            self.set(paused=None, since=self.state.since + lost_s, started=self.state.started + lost_s)
+            self.set(paused=None, since=self.state.since + lost_s, lost_s=self.state.lost_s + lost_s)
 
     def fail(self, reason: str) -> None:
         """What follows when it cannot or must not go on: taken back, held, or left to a person."""
-        if self.state.phase is Phase.TAKING_BACK:
+        if _undoes(self.state.step) and self.state.phase is Phase.RUNNING:
+            self.pause(Cause.FAILED, reason)
+        elif self.state.phase is Phase.TAKING_BACK:
             self.note(f"a person is needed: {reason}")
             self.set(phase=Phase.NEEDS_PERSON, waits_for=[reason], doing="")
         elif self.state.plan.settings.on_failure == "hold":
@@ -65,7 +72,11 @@ class Course:
             self.take_back(reason)
 
     def take_back(self, reason: str) -> None:
-        """The steps from now on are those back."""
+        """The steps from now on are those back. From a schema that is half undone none leads back."""
+        if _undoes(self.state.step) and self.state.phase is Phase.RUNNING:
+            self.note(f"{reason}; what the undo has not taken away stays")
+            self.end(Phase.LEFT)
+            return
         self.note(f"taken back: {reason}")
         self.set(
             phase=Phase.TAKING_BACK,
@@ -85,3 +96,7 @@ class Course:
         """Nothing more happens."""
         self.note(f"ended: {phase.value}")
         self.set(phase=phase, ended=self._now, waits_for=[], paused=None, doing="")
+
+
+def _undoes(step: Step | None) -> bool:
+    return isinstance(step, Migrate) and step.phase == "undo"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from milkrun.consul.presence import Presence, component
 from milkrun.consul.watch import watch_prefix
 from milkrun.errors import Conflict, MilkrunError
 from milkrun.model import AgentReport, EngineReport, RouterReport, ServiceName, SyncReport
-from milkrun.rollout import opening
+from milkrun.rollout import contracting, opening
 from milkrun.rollout.calls import Calls
 from milkrun.rollout.git import Git
+from milkrun.rollout.migrations.rides import Rides
 from milkrun.rollout.pilot import Pilot, Scene, Site
 from milkrun.rollout.push import Pusher
 from milkrun.rollout.state import Intent
@@ -38,7 +41,16 @@ async def run(
     calls = Calls(repository)
     try:
         async with Registry(address) as registry:
-            await Engine(registry, git, calls, Pusher(git, push), state_dir=state_dir, host=host).run()
+            rides = Rides(registry, git, repository)
+            await Engine(
+                registry,
+                git,
+                calls=calls,
+                rides=rides,
+                pusher=Pusher(git, push),
+                state_dir=state_dir,
+                host=host,
+            ).run()
     finally:
         await calls.close()
         await git.close()
@@ -48,9 +60,18 @@ class Engine:
     """Stands by until the lock is its own, then flies every rollout there is."""
 
     def __init__(
-        self, registry: Registry, git: Git, calls: Calls, pusher: Pusher, *, state_dir: Path, host: str
+        self,
+        registry: Registry,
+        git: Git,
+        *,
+        calls: Calls,
+        rides: Rides,
+        pusher: Pusher,
+        state_dir: Path,
+        host: str,
     ) -> None:
         self._registry, self._git, self._calls, self._pusher = registry, git, calls, pusher
+        self._rides = rides
         self._host = host
         self._presence = Presence(
             registry, component("milkrun-rollouts", host, "", 0), [keys.engine_report(host)], state_dir
@@ -124,6 +145,7 @@ class Engine:
             store=Store(self._registry, session),
             git=self._git,
             calls=self._calls,
+            rides=self._rides,
             epoch=epoch,
             scene=lambda: self._scene,
             news=lambda: self._news,
@@ -143,6 +165,7 @@ class Engine:
         for service, shelf in self._shelves.items():
             if service in self._pilots:
                 continue
+            await self._contract(service, shelf)
             waiting = any(intent.verb == "start" for intent in shelf.intents.values())
             if (shelf.state is None or shelf.state.over) and not waiting:
                 continue
@@ -150,6 +173,23 @@ class Engine:
             if begun.state and not begun.state.over:
                 self._pilots[service] = pilot = Pilot(site, begun)
                 flights.create_task(self._fly(pilot))
+
+    async def _contract(self, service: ServiceName, shelf: Shelf) -> None:
+        """A contract whose time has come is asked for, as a person would ask for it."""
+        version = contracting.due(shelf.state, time.time()) if shelf.state else None
+        if version and not shelf.intents:
+            wanted = Intent(
+                id="contract",
+                verb="start",
+                by="milkrun",
+                at=time.time(),
+                rollout=f"{service}-{version}-contract-{secrets.token_hex(3)}",
+                version=version,
+                strategy="contract",
+            )
+            await self._registry.put(
+                f"{keys.rollout_intents(service)}{wanted.id}", msgspec.json.encode(wanted)
+            )
 
     async def _fly(self, pilot: Pilot) -> None:
         """One rollout that hits a fault of ours stops no other one: it is taken up again a little later."""

@@ -39,7 +39,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A service, now. `recent` is what the new version did in the last seconds that guards look at; `checks` are the
-    findings of numbers from elsewhere.
+    findings of numbers from elsewhere; `progress` what the action under way says of itself.
     """
 
     head: Head
@@ -49,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[Instance]
     recent: Seen | None = None
     checks: list[Finding] = []
+    progress: str = ""
 
     def healthy(self, version: VersionName) -> list[Instance]:
         """The version's instances that could serve."""

@@ -6,17 +6,29 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound
-from milkrun.model import CommitId, ServiceName, Wish
-from milkrun.repository import QuickReader, Repository, Sight, commit_file, local_tips, push
+from milkrun.model import CommitId, ServiceName, VersionName, Wish
+from milkrun.repository import QuickReader, Repository, Sight, commit_file, commit_nothing, local_tips, push
 from milkrun.rollout.facts import Head
-from milkrun.rollout.receipt import EPOCH
+from milkrun.rollout.migrations import files
+from milkrun.rollout.migrations.files import Scripts
+from milkrun.rollout.receipt import EPOCH, ROLLOUT
 from milkrun.rollout.state import Commit
 from milkrun.settings import deploy
 from milkrun.settings import service as service_settings
 from milkrun.settings.service import ServiceSettings
 
 FILE_BYTES_AT_MOST = 1 << 20
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What a plan is made from: the text of the service's deploy file and its settings, as a commit has them."""
+
+    commit: CommitId
+    base: bytes
+    settings: ServiceSettings
 
 
 class Git:
@@ -86,7 +98,7 @@ class Git:
             raise InputRefused(f"it has {file.size} bytes; {FILE_BYTES_AT_MOST} is the most", file=path)
         return (await self._reader.contents([file]))[file.blob]
 
-    async def files(self, service: ServiceName) -> tuple[bytes, ServiceSettings]:
+    async def files(self, service: ServiceName) -> Source:
         """The service's deploy file and its settings, as committed last. Raises NotFound for an unknown service."""
         head = (await self._reader.tip(self._branch)).commit
         file = f"services/{service}.toml"
@@ -97,7 +109,11 @@ class Git:
                 remedy=f"write {file} and commit it",
             )
         base = await self._read(head, f"deploy/{service}.json")
-        return base or b"{}\n", service_settings.load(data, file)
+        return Source(head, base or b"{}\n", service_settings.load(data, file))
+
+    async def scripts(self, commit: CommitId, service: ServiceName, version: VersionName) -> Scripts:
+        """The version's migration as that commit has it."""
+        return await files.read(self._reader.repository, commit, service, version)
 
     async def commit(
         self,
@@ -109,8 +125,10 @@ class Git:
         message: str,
         epoch: int,
         now: float,
+        rollout: str = "",
     ) -> Commit:
-        """The commit after which the deploy file says `wish`, written as `text`.
+        """The commit after which the deploy file says `wish`, written as `text`. With the id of a `rollout` it is one
+        of that rollout's own, also when the file said so before.
 
         Raises InputRefused when it says neither that nor `before`: somebody else has written it. Raises Conflict when
         an engine of a later `epoch` has committed: the caller stood still meanwhile, and its lock is another's.
@@ -127,7 +145,17 @@ class Git:
             commit = await commit_file(
                 self._reader.repository, self._branch, file, text, message, parent=head
             )
+        elif rollout:
+            commit = await self._of(rollout, head) or await commit_nothing(
+                self._reader.repository, self._branch, message, parent=head
+            )
         return Commit(commit, await self._reader.generation(commit), now)
+
+    async def _of(self, rollout: str, head: CommitId) -> CommitId | None:
+        """The last commit that the rollout made: its engine may have died before it could tell."""
+        asked = ("--max-count=1", f"--grep=^{ROLLOUT}: {rollout}$", "--format=%H")
+        said = (await self._reader.repository.git.run("log", *asked, head)).text.strip()
+        return CommitId(said) if said else None
 
     async def _epoch(self, head: CommitId, file: str) -> int:
         """The epoch of the engine that committed the file last; 0 when none ever did."""

@@ -9,8 +9,8 @@ from milkrun.rollout import observed
 from milkrun.rollout.analysis.judge import guards, look
 from milkrun.rollout.analysis.verdict import Finding, Outcome, Verdict
 from milkrun.rollout.facts import Facts
-from milkrun.rollout.plan import Analyse, Move
 from milkrun.rollout.state import VERDICTS_KEPT, Said, State
+from milkrun.rollout.steps import Analyse, Move
 
 LOOK_S = 2.0
 """Routers report every three seconds: looking more often sees nothing new."""

@@ -17,8 +17,8 @@ from milkrun.rollout.analysis.verdict import Evidence
 from milkrun.rollout.course import Course
 from milkrun.rollout.facts import Facts
 from milkrun.rollout.moving import Stage
-from milkrun.rollout.plan import Analyse, Approve, Hook, Move, Pause, Smoke
 from milkrun.rollout.state import Cause, Commit, Entry, Intent, Phase, State
+from milkrun.rollout.steps import Analyse, Approve, Hook, Migrate, Move, Pause, Record, Smoke
 from milkrun.settings.rollout import Phase as HookPhase
 
 TRIES_AT_MOST = 10
@@ -28,14 +28,21 @@ AFTER_THE_FACT: tuple[HookPhase, ...] = ("done", "taken-back")
 
 
 class MakeCommit(msgspec.Struct, frozen=True, tag="commit"):
-    """The deploy file says `wish`; `title` is the commit's."""
+    """The deploy file says `wish`; `title` is the commit's. With `always` there is one also when it said so before."""
 
     wish: Wish
     title: str
+    always: bool = False
 
 
 class RunSmoke(msgspec.Struct, frozen=True, tag="smoke"):
     """Every new instance has been tested."""
+
+
+class RunMigration(msgspec.Struct, frozen=True, tag="migrate"):
+    """The database has gone through the step's phase."""
+
+    step: Migrate
 
 
 class RunHooks(msgspec.Struct, frozen=True, tag="hooks"):
@@ -44,7 +51,7 @@ class RunHooks(msgspec.Struct, frozen=True, tag="hooks"):
     phase: HookPhase
 
 
-Action: TypeAlias = MakeCommit | RunSmoke | RunHooks
+Action: TypeAlias = MakeCommit | RunSmoke | RunHooks | RunMigration
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -54,7 +61,7 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Tested(msgspec.Struct, frozen=True):
-    """A smoke test or a hook ended."""
+    """A smoke test, a hook or a phase of a migration ended."""
 
     good: bool
     said: str
@@ -217,20 +224,23 @@ class _Turn(Course):
         self.state = judged.state
         if judged.bad:
             self.fail(judged.bad)
-        elif not self.state.paused and self._now - self.state.started > limit_s:
+        elif not self.state.paused and self._spent_s() > limit_s:
             self.fail(f"it has taken more than {limit_s:g} s")
+
+    def _spent_s(self) -> float:
+        since = self.state.since if isinstance(self.state.step, Migrate) else self._now
+        return since - self.state.started - self.state.lost_s
 
     def _step(self) -> Action | None:
         match step := self.state.step:
             case None:
                 self.end(Phase.DONE if self.state.phase is Phase.RUNNING else Phase.TAKEN_BACK)
-                return None
             case Move():
                 return self._move(step)
-            case Smoke():
-                return self._announce("smoke", RunSmoke())
-            case Hook():
-                return self._announce(step.name, RunHooks(step.phase))
+            case Record():
+                return self._record(step)
+            case Smoke() | Hook() | Migrate():
+                return self._act(step)
             case Analyse():
                 self._analyse(step)
             case Pause():
@@ -240,6 +250,16 @@ class _Turn(Course):
             case _:
                 assert_never(step)
         return None
+
+    def _act(self, step: Smoke | Hook | Migrate) -> Action | None:
+        match step:
+            case Smoke():
+                return self._announce("smoke", RunSmoke())
+            case Hook():
+                return self._announce(step.name, RunHooks(step.phase))
+            case Migrate():
+                self.set(waits_for=[self._facts.progress] if self._facts.progress else [])
+                return self._announce(step.name, RunMigration(step))
 
     def _announce(self, what: str, action: Action) -> Action | None:
         """The intent: it is stored before the action is done."""
@@ -287,6 +307,13 @@ class _Turn(Course):
             case _:
                 assert_never(stands.stage)
         return None
+
+    def _record(self, step: Record) -> Action | None:
+        if self._facts.head.trouble:
+            self.set(waits_for=[f"git: {self._facts.head.trouble}"])
+            self._late(self.state.plan.settings.progress_limit_s)
+            return None
+        return self._announce("commit", MakeCommit(self.state.wish, step.name, always=True))
 
     def _committed(self, commit: Commit) -> None:
         commits = self.state.commits
@@ -342,7 +369,10 @@ class _Turn(Course):
         match result:
             case Committed():
                 self._committed(result.commit)
-                self.note(f"committed {result.commit.id[:10]}", "outcome")
+                if isinstance(self.state.step, Record):
+                    self.advance(f"committed {result.commit.id[:10]}")
+                else:
+                    self.note(f"committed {result.commit.id[:10]}", "outcome")
             case NotNow():
                 self.set(doing="", tries=0, waits_for=[result.why])
                 self.note(f"not now: {result.why}", "outcome")
@@ -350,6 +380,8 @@ class _Turn(Course):
                 step = self.state.step
                 told_only = isinstance(step, Hook) and step.phase in AFTER_THE_FACT
                 self.set(doing="", tries=0)
+                if isinstance(step, Migrate) and result.good:
+                    self.set(migrated=[*self.state.migrated, f"{step.name}: {result.said}"])
                 if result.good or told_only:
                     self.advance(result.said)
                 else:

@@ -10,8 +10,8 @@ from milkrun.model import VersionName
 from milkrun.overview import served
 from milkrun.rollout import back
 from milkrun.rollout.facts import Facts
-from milkrun.rollout.plan import Move
 from milkrun.rollout.state import Commit, Phase, State
+from milkrun.rollout.steps import Move
 
 
 class Stage(StrEnum):

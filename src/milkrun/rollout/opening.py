@@ -8,8 +8,9 @@ import msgspec
 
 from milkrun.errors import Conflict, MilkrunError
 from milkrun.model import ServiceName, version_name
+from milkrun.rollout.drawing import drawn
 from milkrun.rollout.pilot import Site
-from milkrun.rollout.plan import Plan, plan
+from milkrun.rollout.plan import Plan
 from milkrun.rollout.receipt import Receipt
 from milkrun.rollout.state import Entry, Intent, State
 from milkrun.rollout.store import Shelf
@@ -25,41 +26,47 @@ async def opened(site: Site, service: ServiceName) -> Shelf:
             await site.store.save(service, state=None, journal=None, taken=[key])  # it came too late
             continue
         try:
-            drawn = await _plan(site, service, intent)
+            found = await _plan(site, service, intent, shelf.history)
         except MilkrunError as error:
             shelf = await _refused(site, service, shelf, key=key, intent=intent, error=error)
             continue
-        state = begun(drawn, intent, site.epoch, time.time())
-        journal = [Entry(state.started, "fact", "", f"asked for by {intent.by}; digest {drawn.digest}")]
+        state = begun(found, intent, site.epoch, time.time())
+        journal = [Entry(state.started, "fact", "", f"asked for by {intent.by}; digest {found.digest}")]
         await site.store.save(service, state=state, journal=journal, taken=[key])
         return msgspec.structs.replace(shelf, state=state, journal=journal)
     return shelf
 
 
-def begun(drawn: Plan, intent: Intent, epoch: int, now: float) -> State:
+def begun(plan: Plan, intent: Intent, epoch: int, now: float) -> State:
     """The rollout before its first step."""
     return State(
-        plan=drawn, by=intent.by, started=now, since=now, steps=drawn.steps, wish=drawn.wish, epoch=epoch
+        plan=plan, by=intent.by, started=now, since=now, steps=plan.steps, wish=plan.wish, epoch=epoch
     )
 
 
-async def _plan(site: Site, service: ServiceName, intent: Intent) -> Plan:
-    base, settings = await site.git.files(service)
-    drawn = plan(
+async def _plan(site: Site, service: ServiceName, intent: Intent, history: list[Receipt]) -> Plan:
+    version = version_name(intent.version)
+    found, source = await drawn(
+        site.git,
         intent.rollout,
         service,
-        version_name(intent.version),
-        base,
-        settings.rollout,
+        version,
         strategy=intent.strategy,
         replicas=intent.replicas,
+        history=history,
     )
-    if intent.digest and intent.digest != drawn.digest:
+    if intent.digest and intent.digest != found.digest:
         raise Conflict(
-            f"the plan is no longer the one that was looked at: its digest is {drawn.digest}, not {intent.digest}",
+            f"the plan is no longer the one that was looked at: its digest is {found.digest}, not {intent.digest}",
             remedy=f"milkrun rollout plan {service} {intent.version}",
         )
-    return drawn
+    if since := await site.rides.unsuited(service, version, source.settings.migration):
+        raise Conflict(
+            f"{service} {version} cannot work with its database any more: the contract of {since} took away what it"
+            " needs",
+            remedy="go forward: deploy a newer version",
+        )
+    return found
 
 
 async def _refused(

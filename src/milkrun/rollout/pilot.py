@@ -17,7 +17,8 @@ from milkrun.rollout.analysis.verdict import Finding
 from milkrun.rollout.calls import Calls, Result
 from milkrun.rollout.facts import Facts
 from milkrun.rollout.git import Git
-from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunSmoke, Tested
+from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
+from milkrun.rollout.migrations.rides import Rides
 from milkrun.rollout.observed import Recent
 from milkrun.rollout.state import Cause, Intent, Phase, State
 from milkrun.rollout.store import Shelf, Store
@@ -44,6 +45,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     git: Git
     calls: Calls
+    rides: Rides
     epoch: int
     scene: Callable[[], Scene]
     news: Callable[[], asyncio.Event]
@@ -65,6 +67,7 @@ class Pilot:
         self._action: asyncio.Task[Result] | None = None
         self._doing = ""
         self._numbers: list[Finding] = []
+        self._progress = ""
         self._recent = Recent(self.state.plan.settings.analysis.guard_window_s)
         self._log = structlog.get_logger("rollout").bind(
             service=self.state.service, rollout=self.state.plan.id
@@ -115,6 +118,8 @@ class Pilot:
             case RunHooks(phase):
                 about = self._about("hook") | {"phase": phase}
                 self._begin(tasks, self._site.calls.hooks(self.state.plan, phase, about))
+            case RunMigration(step):
+                self._begin(tasks, self._site.rides.run(self.state.plan, step, self._say, self._routers))
             case None:
                 pass
         if self._doing and self.state.doing != self._doing:
@@ -136,16 +141,23 @@ class Pilot:
         scene = site.scene()
         head = await site.git.head(service)
         entries, _ = await site.registry.health(service)
-        routers = scene.routers.get(service, [])
+        routers = self._routers()
         return Facts(
             head=head,
             sync=scene.sync,
             routers=routers,
             units=[unit for agent in scene.agents for unit in agent.units if unit.service == service],
             instances=catalog.instances(entries),
+            progress=self._progress if self._action else "",
             recent=self._recent.take(routers, self.state.plan.version, time.time()),
             checks=self._numbers,
         )
+
+    def _routers(self) -> list[RouterReport]:
+        return self._site.scene().routers.get(self.service, [])
+
+    def _say(self, said: str) -> None:
+        self._progress = said
 
     # What was decided
 
@@ -202,6 +214,7 @@ class Pilot:
     async def _commit(self, action: MakeCommit) -> None:
         plan, now = self.state.plan, time.time()
         text = plan.base.encode() if action.wish == plan.wish else deploy.written(action.wish)
+        rollout = plan.id if action.always else ""
         message = receipt.message(self.state, action.title, now)
         result: Committed | NotNow
         try:
@@ -214,6 +227,7 @@ class Pilot:
                     message=message,
                     epoch=self._site.epoch,
                     now=now,
+                    rollout=rollout,
                 )
             )
             self._site.pushed()
@@ -227,6 +241,7 @@ class Pilot:
 
     def _begin(self, tasks: asyncio.TaskGroup, action: Coroutine[None, None, Result]) -> None:
         self._drop_action()
+        self._progress = ""
         self._action = tasks.create_task(action)
         self._doing = self.state.doing
 

@@ -1,7 +1,6 @@
 """What a rollout will do: one list of steps, whatever the strategy, before anything is done. Pure.
 
-A `Move` is a commit of the deploy file; all else looks at what the moves before it brought about. The same settings
-and the same file give the same plan, and the plan's digest says so.
+The same settings, the same file and the same migration give the same plan, and the plan's digest says so.
 """
 
 from __future__ import annotations
@@ -14,74 +13,23 @@ import msgspec
 
 from milkrun.errors import Conflict, InputRefused
 from milkrun.model import VERSIONS_AT_MOST, ServiceName, VersionName, VersionWish, Wish
-from milkrun.rollout import shares
+from milkrun.rollout import migrating, shares
+from milkrun.rollout.migrating import Migration
+from milkrun.rollout.steps import Analyse, Approve, Hook, Move, Pause, Smoke, Step, Versions
 from milkrun.settings import deploy, rollout_steps
 from milkrun.settings.deploy import REPLICAS_AT_MOST
 from milkrun.settings.rollout import Phase, RolloutSettings, Strategy
 
-Versions: TypeAlias = dict[VersionName, VersionWish]
-Kind: TypeAlias = Strategy | Literal["undo"]
-
-
-class Move(msgspec.Struct, frozen=True, tag="move"):
-    """The deploy file says `versions`. It is done when every live router serves that, the instances asked for are
-    healthy, and those no longer asked for have been drained and stopped.
-    """
-
-    name: str
-    versions: Versions
-
-
-class Smoke(msgspec.Struct, frozen=True, tag="smoke"):
-    """Each new instance has passed the tests that need no user."""
-
-    name: str = "smoke"
-
-
-class Hook(msgspec.Struct, frozen=True, tag="hook"):
-    """The hooks of a phase have been called."""
-
-    phase: Phase
-
-    @property
-    def name(self) -> str:
-        """As it is shown."""
-        return f"hooks: {self.phase}"
-
-
-class Analyse(msgspec.Struct, frozen=True, tag="analyse"):
-    """The versions were compared over at least `seconds`, and the new one is not worse."""
-
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        """As it is shown."""
-        return f"analyse {rollout_steps.time(self.seconds)}"
-
-
-class Pause(msgspec.Struct, frozen=True, tag="pause"):
-    """`seconds` have passed since the step began, or somebody resumed (0: only that)."""
-
-    seconds: float
-    name: str = "pause"
-
-
-class Approve(msgspec.Struct, frozen=True, tag="approve"):
-    """Somebody has approved; after `limit_s` (0: never) it counts as rejected."""
-
-    limit_s: float
-    name: str = "approve"
-
-
-Step: TypeAlias = Move | Smoke | Hook | Analyse | Pause | Approve
+Kind: TypeAlias = Strategy | Literal["undo", "contract"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout of `version` over what `base` says, the file's text when it began.
 
     `old` are the versions that it takes over from, with their weights; `replicas` how many new instances there are in
-    the end, None when it is not git that says who runs. `digest` is the same for the same steps from the same file.
+    the end, None when it is not git that says who runs. `migrations` are those of the versions whose migrations have
+    steps; after a contract, the schema suits the versions in `outdated` no longer. `digest` is the same for the same
+    steps from the same file.
     """
 
     id: str
@@ -93,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None
     steps: list[Step]
     settings: RolloutSettings
+    migrations: dict[VersionName, Migration] = {}
+    outdated: list[VersionName] = []
     digest: str = ""
 
     @property
@@ -115,8 +65,10 @@ def plan(
     *,
     strategy: Kind | None = None,
     replicas: int | None = None,
+    migrations: Mapping[VersionName, Migration] | None = None,
 ) -> Plan:
-    """The steps from `base`, the deploy file's text, to all traffic for `version`.
+    """The steps from `base`, the deploy file's text, to all traffic for `version`. `migrations` are those of the
+    versions that have one.
 
     Raises Conflict when there is nothing to do, InputRefused when it cannot be done.
     """
@@ -137,6 +89,14 @@ def plan(
             remedy=f"take one without weight out of deploy/{service}.json and commit",
         )
     steps = list(draft.steps(kind))
+    known = migrations or {}
+    if kind == "undo":
+        known = {name: each for name, each in known.items() if name in old and "undo" in each.phases}
+        steps = migrating.undone(steps, sorted(known))
+    else:
+        known = {name: each for name, each in known.items() if name == version}
+        for each in known.values():
+            steps = list(migrating.woven(steps, version, each, draft.begun))
     found = Plan(
         id=rollout,
         service=service,
@@ -147,8 +107,9 @@ def plan(
         replicas=count,
         steps=steps,
         settings=settings,
+        migrations=known,
     )
-    return msgspec.structs.replace(found, digest=_digest(found))
+    return msgspec.structs.replace(found, digest=digest(found))
 
 
 def _count(
@@ -180,7 +141,8 @@ class _Draft:
         self._wish, self._old, self._version, self._count = wish, old, version, count
         self._settings = settings
         whole = sum(old.values()) + begun
-        self._percent = 100 * begun / whole if whole else 0.0
+        self.begun = begun / whole if whole else 0.0
+        self._percent = 100 * self.begun
 
     def steps(self, kind: Kind) -> Iterator[Step]:
         """All of them, in order."""
@@ -286,7 +248,8 @@ class _Draft:
         yield from self._kept()
 
 
-def _digest(found: Plan) -> str:
-    """Twelve letters that are others for other steps, another file or other settings."""
-    parts = (found.service, found.version, found.strategy, found.base, found.steps, found.settings)
+def digest(found: Plan) -> str:
+    """Twelve letters that are others for other steps, another file, other settings or another migration."""
+    scripts = {name: (each.phases, each.digest, each.settings) for name, each in found.migrations.items()}
+    parts = (found.service, found.version, found.strategy, found.base, found.steps, found.settings, scripts)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]

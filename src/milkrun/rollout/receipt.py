@@ -5,11 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from milkrun.model import CommitId, ServiceName, VersionName
-from milkrun.rollout.plan import Kind, Move
+from milkrun.rollout.plan import Kind
 from milkrun.rollout.state import Counted, State
+from milkrun.rollout.steps import Move, Record
 
 EPOCH = "Milkrun-Epoch"
 """The trailer that says which engine made a commit."""
+ROLLOUT = "Milkrun-Rollout"
+"""The trailer that says which rollout a commit is of."""
 KEPT = 30
 """So many receipts of a service are kept in the registry. Git keeps all."""
 
@@ -19,7 +22,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     `old` are the versions before, the one with the most traffic first. `outcome` is the phase it ended in, or
     `refused` when it never began. `slowest_s` is the longest time from a commit to the moment when every live router
-    served it. `hurt` is the share of all requests meanwhile that failed in the new version.
+    served it. `hurt` is the share of all requests meanwhile that failed in the new version. `migrated` are the phases
+    of migrations that were gone through.
     """
 
     rollout: str
@@ -37,6 +41,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     slowest_s: float = 0.0
     verdicts: list[str] = []
     commits: list[CommitId] = []
+    migrated: list[str] = []
 
 
 def receipt(state: State, now: float) -> Receipt:
@@ -65,6 +70,7 @@ def receipt(state: State, now: float) -> Receipt:
         slowest_s=round(state.slowest_s, 3),
         verdicts=[f"{said.step.partition(' ')[2]}: {said.verdict.outcome.value}" for said in state.verdicts],
         commits=state.commits,
+        migrated=state.migrated,
     )
 
 
@@ -84,6 +90,7 @@ def lines(receipt: Receipt) -> list[str]:
         found.append(f"slowest switch {receipt.slowest_s:.2f} s")
     if receipt.reason:
         found.append(f"taken back: {receipt.reason}")
+    found += receipt.migrated
     found += [f"verdict of {verdict}" for verdict in receipt.verdicts]
     return found
 
@@ -95,14 +102,15 @@ def message(state: State, title: str, now: float) -> str:
     body: list[str] = []
     if state.reason:
         body.append(f"taken back: {state.reason}")
-    if not any(isinstance(step, Move) for step in state.steps[state.index + 1 :]):
+    if not any(isinstance(step, Move | Record) for step in state.steps[state.index + 1 :]):
         body += lines(receipt(state, now))
     verdict = state.verdicts[-1].verdict.outcome.value if state.verdicts else "none"
     trailers = [
-        f"Milkrun-Rollout: {plan.id}",
+        f"{ROLLOUT}: {plan.id}",
         f"Milkrun-Step: {state.index + 1}/{len(state.steps)} {title}",
         f"{EPOCH}: {state.epoch}",
         f"Milkrun-Verdict: {verdict}",
+        *(f"Milkrun-Migrated: {each.partition(':')[0]}" for each in state.migrated),
     ]
     text = "\n".join(" ".join(line.split()) for line in body)
     return "\n\n".join(part for part in (subject, text, "\n".join(trailers)) if part) + "\n"

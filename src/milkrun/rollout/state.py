@@ -12,7 +12,8 @@ import msgspec
 
 from milkrun.model import CommitId, RouterId, ServiceName, VersionName, Wish
 from milkrun.rollout.analysis.verdict import Evidence, Verdict
-from milkrun.rollout.plan import Kind, Plan, Step
+from milkrun.rollout.plan import Kind, Plan
+from milkrun.rollout.steps import Step
 
 Verb = Literal["start", "pause", "resume", "promote", "approve", "reject", "abort", "retry"]
 VERDICTS_KEPT = 20
@@ -91,7 +92,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     began at `since`. `doing` names the action that was announced and whose outcome is not known; `tries` how often it
     was announced. `wish` is what the deploy file says as far as this rollout wrote it; `commit` is the present move's.
     `served_at` is when all live routers served the present shares: what is compared begins there. `reason` says why it
-    is taken back.
+    is taken back. `lost_s` is how long it waited for people or for the database: that counts on no limit. `migrated`
+    are the phases of migrations that are done, with what they said.
     """
 
     plan: Plan
@@ -106,6 +108,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     wish: Wish
     commit: Commit | None = None
     commits: list[CommitId] = []
+    lost_s: float = 0.0
+    migrated: list[str] = []
     served_at: float = 0.0
     slowest_s: float = 0.0
     paused: Paused | None = None

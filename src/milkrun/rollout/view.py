@@ -12,9 +12,9 @@ import msgspec
 
 from milkrun.model import SHARE_SLOTS, RouterReport, UnitReport, VersionName
 from milkrun.rollout import receipt
-from milkrun.rollout.plan import Analyse, Approve, Move, Pause, Step
 from milkrun.rollout.receipt import Receipt
 from milkrun.rollout.state import Entry, Phase, Said, State
+from milkrun.rollout.steps import Analyse, Approve, Pause, Step
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,8 +161,6 @@ def _left_s(state: State, now: float) -> float | None:
                 left += max(0.0, step.seconds - gone)
             case Approve():
                 return None
-            case Move():
-                pass
             case _:
                 pass
     return left

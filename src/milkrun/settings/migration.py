@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from milkrun.settings.service import ServiceSettings
     from milkrun.settings.toml import Document
 
+Phase = Literal["expand", "backfill", "verify", "contract", "undo"]
+PHASES: tuple[Phase, ...] = ("expand", "backfill", "verify", "contract", "undo")
+
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
-_CONTRACT = re.compile(r"by-hand|after [1-9]\d{0,3}[mhd]")
+_CONTRACT = re.compile(r"by-hand|after (?P<count>[1-9]\d{0,3})(?P<unit>[mhd])")
 
 
 class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +37,19 @@ class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     replica_lag_s_at_most: float = 10.0
     dead_rows_at_most: int = 0
     contract: str = "by-hand"
+
+    @property
+    def named(self) -> bool:
+        """Whether the service has a database."""
+        return bool(self.url_file or self.url_env)
+
+    @property
+    def contract_s(self) -> float | None:
+        """How long after the rollout's end the contract begins by itself, in seconds; None: by hand."""
+        found = _CONTRACT.fullmatch(self.contract)
+        if not found or not found["count"]:
+            return None
+        return int(found["count"]) * {"m": 60.0, "h": 3600.0, "d": 86_400.0}[found["unit"]]
 
 
 def check(document: Document[ServiceSettings]) -> None:

@@ -76,7 +76,9 @@ async def test_each_engine_that_acts_has_a_greater_epoch(registry):
 async def test_a_rollout_that_has_ended_is_not_flown_again_by_a_watch_that_is_behind(registry, tmp_path):
     store = Store(registry, await locked(registry))
     await store.save(GOAT, state=DONE, journal=[])
-    engine = Engine(registry, None, None, Pusher(None, ""), state_dir=tmp_path, host="here")
+    engine = Engine(
+        registry, None, calls=None, rides=None, pusher=Pusher(None, ""), state_dir=tmp_path, host="here"
+    )
     engine._shelves = {GOAT: Shelf(state=RUNNING)}
     engine._seen.set()
     site = Site(
@@ -84,6 +86,7 @@ async def test_a_rollout_that_has_ended_is_not_flown_again_by_a_watch_that_is_be
         store=store,
         git=None,
         calls=None,
+        rides=None,
         epoch=1,
         scene=Scene,
         news=asyncio.Event,

@@ -366,7 +366,6 @@ def test_the_plan_that_was_looked_at_is_carried_out_or_none(farm: Dairy):
         (("rollout", "pause", "sheep"), NOT_FOUND, "no rollout"),
         (("rollout", "undo", "sheep"), NOT_FOUND, "no rollout"),
         (("rollout", "watch", "sheep"), NOT_FOUND, "no rollout"),
-        (("rollout", "approve", "farmer"), CONFLICT, "no rollout under way"),
         (("deploy", "goat", "not a version"), REFUSED, "not a version"),
         (("deploy", "goat", "../../etc"), REFUSED, "version"),
         (("deploy", "GOAT!", "1.0.0"), REFUSED, "service name"),
@@ -378,6 +377,11 @@ def test_the_plan_that_was_looked_at_is_carried_out_or_none(farm: Dairy):
 )
 def test_what_cannot_be_meant_is_refused_with_its_reason(farm: Dairy, arguments, status: int, says: str):
     assert says in farm.says(*arguments, status=status)
+
+
+def test_a_verb_needs_a_rollout_that_is_under_way(farm: Dairy):
+    farm.says("deploy", "farmer", farm.version())
+    assert "no rollout under way" in farm.says("rollout", "approve", "farmer", status=CONFLICT)
 
 
 def test_nothing_to_do_and_nobody_to_ask(farm: Dairy):

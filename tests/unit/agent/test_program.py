@@ -51,6 +51,7 @@ def test_the_environment_has_no_secrets_and_cannot_be_lied_about():
     )
     assert made == {
         "PATH": "/bin", "LC_ALL": "C", "BREED": "saanen", "KEY_FILE": "/keys/goat",
+        "PGAPPNAME": "goat/0.0.1/goat-0.0.1-meadow-8101",
         "MILKRUN_SERVICE": "goat",
         "MILKRUN_VERSION": "0.0.1", "MILKRUN_INSTANCE": "goat-0.0.1-meadow-8101",
         "MILKRUN_ADDRESS": "127.0.0.1", "MILKRUN_PORT": "8101", "MILKRUN_STATE": "/state",

@@ -31,6 +31,7 @@ def test_a_container_behind_a_bridge():
         "milkrun.state": "/state",
     }
     assert body["Env"] == [
+        "PGAPPNAME=goat/0.0.1+b/goat-0.0.1_b-meadow-8101",
         "BREED=saanen", "MILKRUN_PORT=8080", "KEY_FILE=/run/secrets/KEY", "MILKRUN_SERVICE=goat",
         "MILKRUN_VERSION=0.0.1+b", "MILKRUN_INSTANCE=goat-0.0.1_b-meadow-8101", "MILKRUN_ADDRESS=0.0.0.0",
     ]  # fmt: skip

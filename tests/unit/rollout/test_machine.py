@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from rollout_world import BASE, NEW, OLD, Sickness, World
 
-from milkrun.rollout.plan import Analyse, Approve, Pause
 from milkrun.rollout.state import Cause, Intent, Phase
+from milkrun.rollout.steps import Analyse, Approve, Pause
 from milkrun.settings import deploy
 from milkrun.settings.rollout import AnalysisSettings, RolloutSettings
 

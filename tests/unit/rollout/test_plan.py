@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from milkrun.errors import Conflict, InputRefused
 from milkrun.model import ServiceName, VersionName, VersionWish, Wish
-from milkrun.rollout.plan import Hook, Move, Pause, Smoke, plan
+from milkrun.rollout.plan import plan
+from milkrun.rollout.steps import Hook, Move, Pause, Smoke
 from milkrun.settings import deploy
 from milkrun.settings.rollout import HookSettings, RolloutSettings
 

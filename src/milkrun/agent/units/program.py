@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from milkrun.errors import InputRefused
-from milkrun.model import InstanceId, ServiceName, VersionName
+from milkrun.model import InstanceId, ServiceName, VersionName, application_name
 from milkrun.settings.placeholders import filled
 from milkrun.settings.service import ServiceSettings
 
@@ -38,6 +38,13 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     log: Path
 
 
+def session_name(place: Place) -> dict[str, str]:
+    """By this variable PostgreSQL's own library tells the database who the instance is: the contract of a migration
+    waits until no session of an old version is left.
+    """
+    return {"PGAPPNAME": application_name(place.service, place.version, place.instance)}
+
+
 def arguments(command: list[str], place: Place) -> list[str]:
     """The command with each placeholder replaced once; other braces stay as they are."""
     if not command:
@@ -63,6 +70,7 @@ def environment(
     """
     return {
         **{name: value for name, value in inherited.items() if _PASSED_ON.fullmatch(name)},
+        **session_name(place),
         **settings.env,
         **{f"{name}_FILE": path for name, path in secrets.items()},
         "MILKRUN_SERVICE": place.service,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from milkrun.agent.units.program import Place
+from milkrun.agent.units.program import Place, session_name
 from milkrun.settings.placeholders import filled
 from milkrun.settings.service import ServiceSettings
 from milkrun.settings.unit import SECRETS_FOLDER, volume
@@ -80,7 +80,8 @@ def _environment(
     # Behind a bridge, loopback is the container itself.
     if settings.docker.network == "host" or not _loopback(registry):
         own["CONSUL_HTTP_ADDR"] = registry
-    return {**settings.env, **{f"{name}_FILE": f"{SECRETS_FOLDER}/{name}" for name in secrets}, **own}
+    paths = {f"{name}_FILE": f"{SECRETS_FOLDER}/{name}" for name in secrets}
+    return {**session_name(seen), **settings.env, **paths, **own}
 
 
 def _filled(part: str, place: Place) -> str:

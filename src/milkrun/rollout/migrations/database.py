@@ -79,7 +79,7 @@ async def connected(to: Address, name: str) -> AsyncIterator[Connection]:
     except psycopg.Error as error:
         failed = next((shown for words, shown in _REASONS.items() if words in str(error)), "nobody answers")
     if connection is None:
-        raise MilkrunError(
+        raise DatabaseGone(
             f"no connection to the service's database: {failed}", remedy="see that it runs, and its URL"
         )
     async with connection:
@@ -103,7 +103,7 @@ def translated(place: str = "") -> Iterator[None]:
 
 
 class DatabaseGone(MilkrunError):
-    """The connection was lost: what was under way is done whole or not at all, and the record says which."""
+    """No connection, or it was lost: what was under way is done whole or not at all, and the record says which."""
 
     code = "database-gone"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import PurePosixPath
 
 import msgspec
@@ -11,8 +12,8 @@ from milkrun.model import CommitId, ServiceName, VersionName
 from milkrun.repository.reading import Repository
 from milkrun.rollout.migrations import squawk
 from milkrun.rollout.migrations.lint import Finding, lint
-from milkrun.rollout.migrations.rules import PHASES, Phase
 from milkrun.rollout.migrations.script import Directive, Script, parse
+from milkrun.settings.migration import PHASES, Phase
 from milkrun.settings.text import FILE_BYTES_AT_MOST, did_you_mean, shown
 
 
@@ -25,6 +26,16 @@ class Scripts(msgspec.Struct, frozen=True):
     def of(self, phase: Phase) -> Script:
         """The script of a phase; an empty one when there is none."""
         return self.by_phase.get(phase) or Script(f"{phase}.sql", ())
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Those that have something to do, in their order."""
+        return [phase for phase in PHASES if phase in self.texts]
+
+    @property
+    def digest(self) -> str:
+        """Twelve letters that are others for other scripts."""
+        return hashlib.sha256(repr(sorted(self.texts.items())).encode()).hexdigest()[:12]
 
     @property
     def syncs(self) -> list[Directive]:

@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import msgspec
 
-from milkrun.model import ServiceName, VersionName
-
-NAME_BYTES = 63
-"""PostgreSQL cuts off an application_name behind so many."""
-
-
-def application_name(service: ServiceName, version: VersionName, instance: str) -> str:
-    """What an instance calls itself to its database: names have no slash, so no version is taken for another."""
-    return f"{service}/{version}/{instance}".encode()[:NAME_BYTES].decode(errors="ignore")
+from milkrun.model import ServiceName, VersionName, application_name
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is seen now. `sessions` are application_names in the database, `instances` the catalog's of each version.
+    """What is seen now.
 
-    `baked_in_s` is how long the bake still takes, `wrong` what verify.sql found.
+    `sessions` are application_names in the database, `instances` the catalog's of each version, `wrong` is what
+    verify.sql found.
     """
 
     sessions: list[str]
     instances: dict[VersionName, int]
-    baked_in_s: float = 0.0
     wrong: list[str] = []
 
 
@@ -43,8 +35,6 @@ def closed(service: ServiceName, new: VersionName, old: list[VersionName], facts
         reasons.append(
             f"no session in the database is called {application_name(service, new, '...')}: nobody can tell who is old"
         )
-    if facts.baked_in_s > 0:
-        reasons.append(f"the bake takes {facts.baked_in_s:.0f} s more")
     reasons += [f"verify.sql finds something wrong: {each}" for each in facts.wrong]
     return reasons
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import msgspec
 
 from milkrun.rollout.migrations.lexer import Kind
-from milkrun.rollout.migrations.rules import CHANGES, RULES, Phase
+from milkrun.rollout.migrations.rules import CHANGES, RULES
 from milkrun.rollout.migrations.script import Script, Statement, names
+from milkrun.settings.migration import Phase
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -25,13 +25,19 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """  # noqa: S608 - no value is in it
 
 
+class Held(Conflict):
+    """Somebody else migrates the service's database."""
+
+    code = "migration-held"
+
+
 @asynccontextmanager
 async def held(connection: Connection, service: ServiceName, *, wait_s: float) -> AsyncIterator[None]:
-    """Nobody else migrates the service's database meanwhile. Raises Conflict, with who does, after `wait_s`."""
+    """Nobody else migrates the service's database meanwhile. Raises Held, with who does, after `wait_s`."""
     until = time.monotonic() + wait_s
     while not await _taken(connection, service):
         if time.monotonic() >= until:
-            raise Conflict(
+            raise Held(
                 f"{await _holder(connection, service)} migrates the database of {service}",
                 remedy="wait until it has ended",
             )

@@ -1,7 +1,11 @@
-"""What of a migration is done, in the database itself: written in the transaction of the step that it tells of."""
+"""What of a migration is done, in the database itself: written in the transaction of the step that it tells of.
+
+`unsuited` are the versions that cannot work with the schema any more, `since` the contract of another one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -9,8 +13,8 @@ import msgspec
 from milkrun.errors import Conflict
 from milkrun.model import ServiceName, VersionName
 from milkrun.rollout.migrations.database import Connection, translated
-from milkrun.rollout.migrations.rules import Phase
 from milkrun.rollout.migrations.steps import Step
+from milkrun.settings.migration import Phase
 
 _TABLE = (
     "CREATE SCHEMA IF NOT EXISTS milkrun",
@@ -20,6 +24,8 @@ _TABLE = (
         cursor text, until text, rows bigint NOT NULL DEFAULT 0,
         at timestamptz NOT NULL DEFAULT now(), by text NOT NULL DEFAULT current_setting('application_name'),
         PRIMARY KEY (service, version, phase, step))""",
+    """CREATE TABLE IF NOT EXISTS milkrun.unsuited (
+        service text NOT NULL, version text NOT NULL, since text NOT NULL, PRIMARY KEY (service, version))""",
 )
 
 
@@ -41,14 +47,16 @@ class Record:
 
     async def prepare(self) -> None:
         """The table is there."""
-        with translated("the record of migrations"):
-            # IF NOT EXISTS asks for CREATE on the database even when the schema is there already.
-            row = await (
-                await self._connection.execute("SELECT to_regclass('milkrun.migrations')")
-            ).fetchone()
-            if row and row[0] is None:
+        # IF NOT EXISTS asks for CREATE on the database even when the schema is there already.
+        if not await self._there():
+            with translated("the record of migrations"):
                 for statement in _TABLE:
                     await self._connection.execute(statement)
+
+    async def _there(self) -> bool:
+        with translated("the record of migrations"):
+            row = await (await self._connection.execute("SELECT to_regclass('milkrun.unsuited')")).fetchone()
+        return bool(row and row[0] is not None)
 
     async def entries(self) -> dict[tuple[str, int], Entry]:
         """All of them, by phase and number."""
@@ -96,6 +104,30 @@ class Record:
                 entry.rows,
             ),
         )
+
+    async def unsuit(self, versions: Iterable[VersionName]) -> None:
+        """From now on these versions are known not to suit the schema; the record's own does."""
+        service, since = self._of
+        with translated("the record of migrations"):
+            async with self._connection.transaction():
+                await self._connection.execute(
+                    "DELETE FROM milkrun.unsuited WHERE service = %s AND version = %s", self._of
+                )
+                for version in versions:
+                    await self._connection.execute(
+                        "INSERT INTO milkrun.unsuited (service, version, since) VALUES (%s, %s, %s)"
+                        " ON CONFLICT DO NOTHING",
+                        (service, version, since),
+                    )
+
+    async def unsuited(self) -> VersionName | None:
+        """The version whose contract has taken away what this one needs; None when this one suits the schema."""
+        if not await self._there():
+            return None
+        with translated("the record of migrations"):
+            asked = "SELECT since FROM milkrun.unsuited WHERE service = %s AND version = %s"
+            row = await (await self._connection.execute(asked, self._of)).fetchone()
+        return VersionName(row[0]) if row else None
 
     async def forget(self) -> None:
         """The version was never migrated to."""

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
-Phase = Literal["expand", "backfill", "verify", "contract", "undo"]
-PHASES: tuple[Phase, ...] = ("expand", "backfill", "verify", "contract", "undo")
+from milkrun.settings.migration import PHASES, Phase
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -11,8 +11,8 @@ import msgspec
 from milkrun.rollout.migrations import sync
 from milkrun.rollout.migrations.lexer import Kind
 from milkrun.rollout.migrations.lint import flat
-from milkrun.rollout.migrations.rules import Phase
 from milkrun.rollout.migrations.script import Directive, Script, Statement
+from milkrun.settings.migration import Phase
 
 
 class How(enum.Enum):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from milkrun.model import ServiceName, VersionName
-from milkrun.rollout.migrations.gates import Facts, application_name, closed
+from milkrun.model import ServiceName, VersionName, application_name
+from milkrun.rollout.migrations.gates import Facts, closed
 
 LEDGER, OLD, NEW = ServiceName("ledger"), VersionName("1.0"), VersionName("2.0")
 
@@ -21,7 +21,6 @@ def test_each_reason_closes_it():
     assert reasons(sessions=["ledger/2.0/a", "ledger/1.0/b"]) == [
         "1 sessions of 1.0 are in the database: ledger/1.0/b"
     ]
-    assert reasons(baked_in_s=3.2) == ["the bake takes 3 s more"]
     assert reasons(wrong=["v.sql:1: 7"]) == ["verify.sql finds something wrong: v.sql:1: 7"]
 
 

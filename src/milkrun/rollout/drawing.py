@@ -1,0 +1,87 @@
+"""A plan from what git says now, with the migration that the version brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from milkrun.errors import InputRefused, NotFound
+from milkrun.model import ServiceName, VersionName
+from milkrun.rollout import contracting, shares
+from milkrun.rollout.git import Git, Source
+from milkrun.rollout.migrating import Migration
+from milkrun.rollout.migrations import files
+from milkrun.rollout.plan import Kind, Plan, plan
+from milkrun.rollout.receipt import Receipt
+from milkrun.settings import deploy
+
+
+async def drawn(
+    git: Git,
+    rollout: str,
+    service: ServiceName,
+    version: VersionName,
+    *,
+    strategy: Kind | None = None,
+    replicas: int | None = None,
+    history: Iterable[Receipt] = (),
+) -> tuple[Plan, Source]:
+    """The plan and what it was made from. `history` is what a contract looks into.
+
+    Raises Conflict when there is nothing to do, InputRefused when it cannot be done or its migration is not safe.
+    """
+    source = await git.files(service)
+    found: dict[VersionName, Migration] = {}
+    wish = deploy.parse(source.base, f"deploy/{service}.json")
+    for name in shares.serving(wish) if strategy == "undo" else (version,):
+        migration = await _migration(git, source, service, name, judged=strategy != "undo")
+        if migration:
+            found[name] = migration
+    if strategy == "contract":
+        if version not in found or "contract" not in found[version].phases:
+            raise NotFound(
+                f"git has no migrations/{service}/{version}/contract.sql",
+                remedy=f"milkrun migrate status {service}",
+            )
+        empty = Plan(
+            id=rollout,
+            service=service,
+            version=version,
+            strategy="contract",
+            base=source.base.decode(),
+            old={},
+            replicas=None,
+            steps=[],
+            settings=source.settings.rollout,
+        )
+        return contracting.contract(empty, found[version], contracting.before(history, version)), source
+    return plan(
+        rollout,
+        service,
+        version,
+        source.base,
+        source.settings.rollout,
+        strategy=strategy,
+        replicas=replicas,
+        migrations=found,
+    ), source
+
+
+async def _migration(
+    git: Git, source: Source, service: ServiceName, version: VersionName, *, judged: bool
+) -> Migration | None:
+    scripts = await git.scripts(source.commit, service, version)
+    if not scripts.texts:
+        return None
+    settings = source.settings.migration
+    if not settings.named:
+        raise InputRefused(
+            f"migrations/{service}/{version}/ is there, but services/{service}.toml names no database",
+            remedy="say where its URL is: `url_file` or `url_env` in [migration]",
+        )
+    if judged and (findings := await files.judged(scripts)):
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise InputRefused(
+            f"its migration is not safe: {findings[0].text}{more}",
+            remedy=f"milkrun migrate plan {service} {version}",
+        )
+    return Migration(commit=source.commit, phases=scripts.phases, digest=scripts.digest, settings=settings)
