@@ -14,7 +14,6 @@ from milkrun.rollout.migrations.database import DatabaseGone
 from milkrun.rollout.migrations.script import Directive, parse
 from milkrun.rollout.migrations.session import opened
 from milkrun.rollout.migrations.steps import steps
-from milkrun.rollout.migrations.verify import verify
 from milkrun.settings.migration import MigrationSettings
 
 from . import ledger
@@ -121,10 +120,10 @@ async def killed_when(cluster, connection, query):
     cluster.kill()
 
 
-async def test_killed_in_a_batch_the_backfill_goes_on_behind_the_last_one(cluster, url, address):
-    plan = parse(ledger.BACKFILL, "backfill.sql")
-    async with session(address) as here:
-        await apply(here, EXPAND)
+async def test_killed_in_a_batch_each_row_is_changed_once(cluster, url, address):
+    again = b"-- milkrun: backfill table=bottles key=id\n"
+    again += b"update bottles set litres = -litres where id between :from and :upto"
+    plan = parse(again, "backfill.sql")
     seen = []
     for _ in range(3):
         async with session(address) as here:
@@ -138,7 +137,7 @@ async def test_killed_in_a_batch_the_backfill_goes_on_behind_the_last_one(cluste
         cluster.start()
     async with session(address) as here:
         await backfill(here, plan, lambda now: seen.append(now.rows))
-        assert await verify(here, parse(ledger.VERIFY, "verify.sql")) == []
-    # Each call had one batch, and the next one went on behind it: no row is counted twice.
+    # Each call had one batch committed, and the next one went on behind it.
     assert seen[:3] == [500, 1000, 1500]
     assert max(seen) == 5000
+    assert ledger.one(url, "select count(*) from bottles where litres >= 0") == 0
