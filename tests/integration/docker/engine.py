@@ -21,6 +21,14 @@ from pathlib import Path
 PARTS = Path(__file__).parents[3] / ".parts" / "docker"
 WITHIN_S = 60.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+MILK = """#!/bin/sh
+[ -d /ledger ] && echo "$HTTP_X_REQUEST_ID" >> "/ledger/$MILKRUN_INSTANCE.log"
+printf 'Content-Type: application/json\\r\\n\\r\\n'
+printf '{"goat": {"service": "%s", "version": "%s", "instance": "%s"}, ' \\
+    "$MILKRUN_SERVICE" "$MILKRUN_VERSION" "$MILKRUN_INSTANCE"
+printf '"request": "%s"}' "$HTTP_X_REQUEST_ID"
+"""
+"""At /cgi-bin/milk: as the farm's own goats answer, and with a folder /ledger it writes down whom it answered."""
 APPLETS = ("sh", "httpd", "cat", "echo", "mkdir", "sleep", "tail", "seq")
 GOAT = """#!/bin/sh
 trap 'echo "goat ends"; exit 0' TERM
@@ -162,7 +170,7 @@ class Docker:
         """The image is there: a goat, which does what MOOD says."""
         tar = io.BytesIO()
         with tarfile.open(fileobj=tar, mode="w") as files:
-            for folder in ("bin", "www", "tmp"):
+            for folder in ("bin", "www", "www/cgi-bin", "tmp"):
                 entry = tarfile.TarInfo(folder)
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o755
                 files.addfile(entry)
@@ -171,9 +179,10 @@ class Docker:
                 entry = tarfile.TarInfo(f"bin/{applet}")
                 entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
                 files.addfile(entry)
-            entry = tarfile.TarInfo("goat")
-            entry.mode, entry.size = 0o755, len(GOAT)
-            files.addfile(entry, io.BytesIO(GOAT.encode()))
+            for name, script in (("goat", GOAT), ("www/cgi-bin/milk", MILK)):
+                entry = tarfile.TarInfo(name)
+                entry.mode, entry.size = 0o755, len(script)
+                files.addfile(entry, io.BytesIO(script.encode()))
         self.docker("import", "--change", 'CMD ["/goat"]', "-", image, stdin=tar.getvalue())
 
     def clear(self) -> None:
