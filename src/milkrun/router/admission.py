@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from operator import attrgetter
 
 import msgspec
 
@@ -24,15 +25,17 @@ RESERVED = frozenset({"spill"})
 """Names that a data plane gives to servers of its own."""
 
 ALARMS_AT_MOST = 20
+_WITHDRAWN = (Health.MAINTENANCE, Health.CRITICAL)
 _REMEMBERED = 65_536
+_ID = attrgetter("id")
 
 
-def valid(instances: Iterable[Instance], alarms: list[str]) -> list[Instance]:
-    """The instances whose every word may stand in a data plane, each id once; the others are left out, one by
-    one (I3, I7).
+def valid(instances: Collection[Instance], alarms: list[str]) -> list[Instance]:
+    """The instances whose every word may stand in a data plane, each id once and by id; the others are left out, one
+    by one (I3, I7).
     """
     found: dict[InstanceId, Instance] = {}
-    for instance in sorted(instances, key=_preferred):
+    for instance in _in_order(instances):
         try:
             admitted = _admitted(instance)
         except InputRefused as refusal:
@@ -46,6 +49,12 @@ def valid(instances: Iterable[Instance], alarms: list[str]) -> list[Instance]:
             continue
         found[admitted.id] = admitted
     return list(found.values())
+
+
+def _in_order(instances: Collection[Instance]) -> list[Instance]:
+    """By id; what else counts only does when one is there twice."""
+    twice = len({instance.id for instance in instances}) < len(instances)
+    return sorted(instances, key=_preferred if twice else _ID)
 
 
 def _preferred(instance: Instance) -> tuple[str, bool, str, int]:
@@ -67,9 +76,7 @@ def _admitted(instance: Instance) -> Instance:
 
 def withdrawn(instances: Iterable[Instance]) -> frozenset[InstanceId]:
     """The instances that the catalog takes out of service, also those whose other words are refused."""
-    return frozenset(
-        instance.id for instance in instances if instance.health in (Health.MAINTENANCE, Health.CRITICAL)
-    )
+    return frozenset(instance.id for instance in instances if instance.health in _WITHDRAWN)
 
 
 def fitting(

@@ -30,6 +30,8 @@ from milkrun.router import admission
 from milkrun.router.placement import Placement, place
 
 _REMEMBERED = 65_536
+
+Ids = frozenset[InstanceId]
 """Servers: of ten thousand mostly one has changed since the last decision."""
 
 
@@ -38,6 +40,10 @@ class Mode(StrEnum):
 
     SERVE = "serve"
     DRAIN = "drain"
+
+
+_SERVE, _DRAIN = Mode.SERVE, Mode.DRAIN
+"""Asked for once a server: to find a member in its enum takes longer than to compare it."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -72,7 +78,7 @@ class RoutingState(msgspec.Struct, frozen=True, kw_only=True):
             server.id: version
             for version, servers in self.versions.items()
             for server in servers.values()
-            if server.mode is Mode.SERVE
+            if server.mode is _SERVE
         }
 
 
@@ -84,7 +90,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     state: RoutingState = RoutingState()
-    braked: frozenset[InstanceId] = frozenset()
+    braked: Ids = frozenset()
     home: Placement = ()
     wish: Wish = Wish()
     commit: CommitId | None = None
@@ -107,9 +113,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.known.state
 
 
-def desired(
-    instances: Iterable[Instance], wish: Wish, known: Known, *, down: frozenset[InstanceId] = frozenset()
-) -> Decision:
+def desired(instances: Iterable[Instance], wish: Wish, known: Known, *, down: Ids = frozenset()) -> Decision:
     """The decision for one service from the catalog, git's wish and what was decided before.
 
     `down` names the servers that the data plane itself cannot connect to: positive evidence that they are gone.
@@ -119,8 +123,10 @@ def desired(
     wish = _accepted(wish, known, held)
     found = list(instances)
     valid = admission.fitting(admission.valid(found, alarms), wish, known.state.versions, alarms)
-    braked = _braked(valid, known, down | admission.withdrawn(found), alarms)
-    pool = _pool(valid, wish, known.state, braked, alarms)
+    healthy = frozenset(instance.id for instance in valid if instance.healthy)
+    braked = _braked(valid, healthy, known, down | admission.withdrawn(found), alarms)
+    serve = healthy | braked | _opened(valid, healthy, wish, braked, alarms)
+    pool = _pool(valid, serve, known.state, braked)
     shares = _shares(pool, wish, known.state, held)
     home = place(known.home, asked) if (asked := slots(wish.weights) or shares) else known.home
     mark = wish.mark
@@ -159,24 +165,19 @@ def _accepted(wish: Wish, known: Known, held: list[str]) -> Wish:
 
 
 def _pool(
-    instances: list[Instance],
-    wish: Wish,
-    before: RoutingState,
-    braked: frozenset[InstanceId],
-    alarms: list[str],
+    instances: list[Instance], serve: Ids, before: RoutingState, braked: Ids
 ) -> dict[VersionName, dict[InstanceId, Server]]:
-    """All servers by version, each with its mode."""
-    opened = _opened(instances, wish, braked, alarms)
+    """All servers by version and id, each with its mode."""
     pool: dict[VersionName, dict[InstanceId, Server]] = {}
     for instance in instances:
-        serve = instance.healthy or instance.id in braked or instance.id in opened
-        mode = Mode.SERVE if serve else Mode.DRAIN
+        mode = _SERVE if instance.id in serve else _DRAIN
         pool.setdefault(instance.version, {})[instance.id] = _server(instance, mode)
-    if vanished := braked - {instance.id for instance in instances} if braked else braked:
+    if braked and (vanished := braked - {instance.id for instance in instances}):
         serving = before.serving()
         for name in vanished:
             pool.setdefault(serving[name], {})[name] = before.versions[serving[name]][name]
-    return {version: dict(sorted(pool[version].items())) for version in sorted(pool)}
+        pool = {version: dict(sorted(servers.items())) for version, servers in pool.items()}
+    return dict(sorted(pool.items()))
 
 
 @lru_cache(_REMEMBERED)
@@ -186,13 +187,13 @@ def _server(instance: Instance, mode: Mode) -> Server:
     )
 
 
-def _braked(
-    instances: list[Instance], known: Known, down: frozenset[InstanceId], alarms: list[str]
-) -> frozenset[InstanceId]:
-    """The instances that go on serving although the registry no longer vouches for them (I2)."""
-    catalog = {instance.id: instance for instance in instances}
+def _braked(instances: list[Instance], healthy: Ids, known: Known, gone: Ids, alarms: list[str]) -> Ids:
+    """The instances that go on serving although the registry no longer vouches for them (I2).
+
+    Whoever is well, or of whom there is evidence that they are `gone`, is accounted for.
+    """
     serving = known.state.serving()
-    doubted = [name for name in serving if not _accounted(catalog.get(name), gone=name in down)]
+    doubted = serving.keys() - healthy - gone
     owners = {(instance.address, instance.port): instance.id for instance in instances} if doubted else {}
     servers = {name: known.state.versions[serving[name]][name] for name in doubted}
     vanished = frozenset(
@@ -201,8 +202,7 @@ def _braked(
         if owners.get((server.address, server.port), name)
         == name  # another's at its address: it was replaced
     )
-    others = any(instance.healthy for instance in instances)
-    most = 2 * len(vanished) > len(serving) or not others
+    most = 2 * len(vanished) > len(serving) or not healthy
     braked = vanished if most else vanished & known.braked
     if braked:
         alarms.append(
@@ -213,37 +213,26 @@ def _braked(
     return braked
 
 
-def _accounted(instance: Instance | None, *, gone: bool) -> bool:
-    """Whether it is known what became of a serving instance: it is well, or there is a reason why not.
-
-    `gone` is the data plane's own evidence that nobody is there.
-    """
-    if gone:
-        return True
-    if instance is None:
-        return False
-    return instance.healthy or instance.health in (Health.MAINTENANCE, Health.CRITICAL)
-
-
-def _opened(
-    instances: list[Instance], wish: Wish, braked: frozenset[InstanceId], alarms: list[str]
-) -> set[InstanceId]:
+def _opened(instances: list[Instance], healthy: Ids, wish: Wish, braked: Ids, alarms: list[str]) -> Ids:
     """The unhealthy instances that serve all the same, because under half of the service is healthy (I5)."""
+    if len(healthy) == len(instances):
+        return frozenset()
     weights = wish.weights
+    maintenance = Health.MAINTENANCE
     taking = [
         instance
         for instance in instances
-        if instance.health is not Health.MAINTENANCE and (not weights or weights.get(instance.version, 0) > 0)
+        if instance.health is not maintenance and (not weights or weights.get(instance.version, 0) > 0)
     ]
-    healthy = [instance for instance in taking if instance.healthy]
-    if not taking or 2 * len(healthy) >= len(taking):
-        return set()
+    well = healthy.intersection(instance.id for instance in taking)
+    if not taking or 2 * len(well) >= len(taking):
+        return frozenset()
     most = max((weights.get(instance.version, 0) for instance in taking), default=0)
     stable = {instance.id for instance in taking if not weights or weights[instance.version] == most}
-    opened = stable - {instance.id for instance in healthy}
+    opened = frozenset(stable - well)
     if opened - braked:
         alarms.append(
-            f"only {len(healthy)} of {len(taking)} instances are healthy, so all that are"
+            f"only {len(well)} of {len(taking)} instances are healthy, so all that are"
             " not in maintenance serve (the checks may be what is broken)"
         )
     return opened
@@ -257,7 +246,7 @@ def _shares(
 ) -> dict[VersionName, int]:
     """Each version's slots. A weighted version with nobody to serve gives its share to the others in proportion."""
     able = {
-        version: sum(server.mode is Mode.SERVE for server in servers.values())
+        version: sum(server.mode is _SERVE for server in servers.values())
         for version, servers in pool.items()
     }
     able = {version: count for version, count in able.items() if count}
@@ -301,9 +290,9 @@ def sentence(service: ServiceName, state: RoutingState) -> str:
         return f"{service}: nobody serves"
     parts = []
     for version, share in state.shares.items():
-        count = sum(server.mode is Mode.SERVE for server in state.versions[version].values())
+        count = sum(server.mode is _SERVE for server in state.versions[version].values())
         parts.append(f"{version} takes {share / 100:.2f} % on {count} instance{'s' * (count != 1)}")
     draining = sum(
-        server.mode is Mode.DRAIN for servers in state.versions.values() for server in servers.values()
+        server.mode is _DRAIN for servers in state.versions.values() for server in servers.values()
     )
     return f"{service}: " + ", ".join(parts) + (f"; {draining} not in service" if draining else "")

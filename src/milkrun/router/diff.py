@@ -19,6 +19,9 @@ from milkrun.model import InstanceId, VersionName
 from milkrun.router.desired import Mode, RoutingState, Server
 from milkrun.router.placement import Placement
 
+_SERVE, _DRAIN = Mode.SERVE, Mode.DRAIN
+"""Asked for once a server, as in desired.py."""
+
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One server as the data plane has it.
@@ -35,7 +38,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def takes(self) -> bool:
         """Whether any new request can still reach it."""
-        return self.server.mode is Mode.SERVE or self.pooled
+        return self.server.mode is _SERVE or self.pooled
+
+
+Versions = dict[VersionName, dict[InstanceId, Seen]]
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +49,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     shares: dict[VersionName, int] = {}
     placement: Placement = ()
-    versions: dict[VersionName, dict[InstanceId, Seen]] = {}
+    versions: Versions = {}
 
 
 class Add(msgspec.Struct, frozen=True, tag=True):
@@ -96,11 +102,12 @@ def said(operation: Operation) -> str:
 
 def diff(observed: Observed, wanted: RoutingState) -> list[Operation]:
     """The operations that lead towards `wanted`; empty when nothing can or need be done now."""
+    unlike = _unlike(observed, wanted)
     return [
-        *_removals(observed, wanted),
-        *_additions(observed, wanted),
+        *_removals(unlike, wanted),
+        *_additions(observed, unlike, wanted),
         *([SetShares(wanted.shares, wanted.placement)] if _misplaced(observed, wanted) else []),
-        *_drains(observed, wanted),
+        *_drains(observed, unlike, wanted),
     ]
 
 
@@ -108,7 +115,7 @@ def settled(observed: Observed, wanted: RoutingState) -> bool:
     """Whether users see what is wanted; servers on their way out may still be there, drained."""
     return all(isinstance(operation, Remove) for operation in diff(observed, wanted)) and not any(
         seen.takes and _leaves(version, seen, wanted)
-        for version, servers in observed.versions.items()
+        for version, servers in _unlike(observed, wanted).items()
         for seen in servers.values()
     )
 
@@ -117,9 +124,24 @@ def leaving(observed: Observed, wanted: RoutingState) -> bool:
     """Whether a server is still there that should be gone: plan again when it is idle."""
     return any(
         _leaves(version, seen, wanted)
-        for version, servers in observed.versions.items()
+        for version, servers in _unlike(observed, wanted).items()
         for seen in servers.values()
     )
+
+
+def _unlike(observed: Observed, wanted: RoutingState) -> Versions:
+    """The servers that are not as they are wanted. Whatever is planned is about them or about who is not there, and
+    of thousands of servers these are a few.
+    """
+    found: Versions = {}
+    for version, servers in observed.versions.items():
+        target = wanted.versions.get(version, {}).get
+        found[version] = {
+            name: seen
+            for name, seen in servers.items()
+            if seen.server != target(name) or (seen.pooled and seen.server.mode is _DRAIN)
+        }
+    return found
 
 
 def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
@@ -127,11 +149,9 @@ def _leaves(version: VersionName, seen: Seen, wanted: RoutingState) -> bool:
 
 
 def _elsewhere(seen: Seen, target: Server | None) -> bool:
-    """Whether the server is not where it is wanted. Most are equal in all, and one look says so."""
+    """Whether the server is not where it is wanted."""
     there = seen.server
-    return target is None or (
-        target != there and (target.address, target.port) != (there.address, there.port)
-    )
+    return target is None or (target.address, target.port) != (there.address, there.port)
 
 
 def _misplaced(observed: Observed, wanted: RoutingState) -> bool:
@@ -140,30 +160,30 @@ def _misplaced(observed: Observed, wanted: RoutingState) -> bool:
     return observed.shares != wanted.shares or (known and observed.placement != wanted.placement)
 
 
-def _removals(observed: Observed, wanted: RoutingState) -> Iterator[Remove]:
-    for version, servers in observed.versions.items():
+def _removals(unlike: Versions, wanted: RoutingState) -> Iterator[Remove]:
+    for version, servers in unlike.items():
         for seen in servers.values():
             if not seen.takes and seen.in_flight == 0 and _leaves(version, seen, wanted):
                 yield Remove(version, seen.server.id)
 
 
-def _additions(observed: Observed, wanted: RoutingState) -> Iterator[Add | Change]:
+def _additions(observed: Observed, unlike: Versions, wanted: RoutingState) -> Iterator[Add | Change]:
     for version, servers in wanted.versions.items():
-        there = observed.versions.get(version, {})
-        for server in servers.values():
-            seen = there.get(server.id)
-            if seen is None:
+        there, other = observed.versions.get(version, {}), unlike.get(version, {})
+        for name, server in servers.items():
+            if name not in there:
                 yield Add(version, server)
-            elif seen.server != server and server.mode is Mode.SERVE and not _elsewhere(seen, server):
+            elif name in other and server.mode is Mode.SERVE and not _elsewhere(other[name], server):
                 yield Change(version, server)
             # Same id at another address: the old one drains first and this one is added by a later plan.
 
 
-def _drains(observed: Observed, wanted: RoutingState) -> Iterator[Change]:
-    for version, servers in observed.versions.items():
+def _drains(observed: Observed, unlike: Versions, wanted: RoutingState) -> Iterator[Change]:
+    for version, servers in unlike.items():
         targets = wanted.versions.get(version, {})
+        there = observed.versions[version]
         replaced = version not in wanted.shares or any(
-            target.mode is Mode.SERVE and (name not in servers or not _elsewhere(servers[name], target))
+            target.mode is Mode.SERVE and (name not in there or not _elsewhere(there[name], target))
             for name, target in targets.items()
         )
         for name, seen in servers.items():

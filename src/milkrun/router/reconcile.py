@@ -236,10 +236,10 @@ def _down(observed: Observed) -> frozenset[InstanceId]:
 def _draining(observed: Observed, wanted: RoutingState) -> bool:
     """Whether an instance that leaves service still has requests in flight."""
     return any(
-        seen.in_flight
+        (server := wanted.versions.get(version, {}).get(name)) is None or server.mode is Mode.DRAIN
         for version, servers in observed.versions.items()
         for name, seen in servers.items()
-        if (server := wanted.versions.get(version, {}).get(name)) is None or server.mode is Mode.DRAIN
+        if seen.in_flight
     )
 
 

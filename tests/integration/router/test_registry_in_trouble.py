@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -200,6 +201,7 @@ async def test_a_cold_start_without_a_registry_serves_the_last_good_state(fleet,
 async def test_a_first_start_without_settings_says_what_is_missing(fleet, monkeypatch):
     await fleet.registry.delete(keys.ENVIRONMENT)
     monkeypatch.setattr(standing, "SETTINGS_WAIT_S", 0.3)
+    gc.unfreeze()
 
     with pytest.raises(NotFound, match="it has no environment") as caught:
         await daemon.run(
@@ -210,6 +212,8 @@ async def test_a_first_start_without_settings_says_what_is_missing(fleet, monkey
             handover=asyncio.Event(),
         )
     assert "gitsync" in caught.value.remedy
+    assert gc.get_freeze_count(), "collections of garbage look through all the code"
+    gc.unfreeze()
 
 
 # Generations: invariant I4

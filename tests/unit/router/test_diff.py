@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,18 @@ async def test_the_order_is_free_add_share_drain():
     kinds = [type(operation) for operation in diff(await seen(before), after)]
 
     assert kinds == [Remove, Add, SetShares, Change]
+
+
+async def test_who_should_drain_and_still_takes_what_others_cannot_serve_is_told_again():
+    """All equals the wish but that its pool hands it requests: it is no less in the way of its end."""
+    v = VERSIONS[0]
+    wanted = state({v: 10_000}, a=Mode.SERVE, b=Mode.DRAIN)
+    there = await seen(wanted)
+    there.versions[v][InstanceId("b")] = msgspec.structs.replace(
+        there.versions[v][InstanceId("b")], pooled=True
+    )
+
+    assert diff(there, wanted) == [Change(v, server("b", Mode.DRAIN))]
 
 
 async def test_equal_needs_nothing():

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import ipaddress
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from functools import lru_cache
-
-import msgspec
 
 from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId, VersionName
@@ -25,12 +22,7 @@ _REMEMBERED = 131_072
 _DRAIN = 0x08 | 0x10  # drain: forced, inherited
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One server's line of `show stat`."""
-
-    backend: str
-    name: str
-    in_flight: int
+_COUNTED = ("pxname", "svname", "qcur", "scur")
 
 
 def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
@@ -45,10 +37,10 @@ def servers_state(reply: str) -> dict[str, dict[InstanceId, Seen]]:
     found: dict[str, dict[InstanceId, Seen]] = {}
     if len(rows) != sum(line != heads[0] and line != _FORMAT for line in lines):
         raise _odd(reply, "show servers state")
-    for backend, *row in rows:
-        if row[1] != "-":
-            seen = _server(tuple(row))
-            found.setdefault(backend, {})[seen.server.id] = seen
+    for row in rows:
+        if row[2] != "-":
+            seen = _server(row)
+            found.setdefault(row[0], {})[seen.server.id] = seen
     return found
 
 
@@ -66,7 +58,7 @@ def _state_line(head: str) -> re.Pattern[str]:
 
 @lru_cache(_REMEMBERED)
 def _server(row: tuple[str, ...]) -> Seen:
-    name, address, operation, administration, weight, port = row
+    _, name, address, operation, administration, weight, port = row
     try:
         admin = int(administration)
         server = Server(
@@ -81,29 +73,32 @@ def _server(row: tuple[str, ...]) -> Seen:
         raise _odd(" ".join(row), "show servers state") from error
 
 
-def stat(reply: str) -> list[Row]:
-    """`show stat ... 4 -1`, once or for several backends, as rows."""
+def stat(reply: str) -> dict[tuple[str, str], int]:
+    """`show stat ... 4 -1`, once or for several backends, as requests in flight by backend and server."""
     lines = _whole(reply, "show stat")
-    if not lines or not lines[0].startswith("# pxname,"):
+    heads = [line for line in lines if line.startswith("# pxname,")]
+    if not heads:
         raise _odd(reply, "show stat")
-    head = lines[0].removeprefix("# ").split(",")
-    try:
-        place = {name: head.index(name) for name in ("pxname", "svname", "scur", "qcur")}
-        last = max(place.values()) + 1
-        plain = (line for line in lines if '"' not in line)
-        quoted = csv.reader(line for line in lines if '"' in line)
-        rows = [*(line.split(",", last) for line in plain if line != lines[0]), *quoted]
-        return [_row(row, place) for row in rows]
-    except (IndexError, ValueError) as error:
-        raise _odd(reply, "show stat") from error
+    rows = _stat_line(heads[0]).findall(reply)
+    if len(rows) != sum(line != heads[0] for line in lines):
+        raise _odd(reply, "show stat")
+    return {
+        (backend, name): int(queued or 0) + int(served or 0) if queued != "0" or served != "0" else 0
+        for backend, name, queued, served in rows
+    }
 
 
-def _row(row: list[str], place: Mapping[str, int]) -> Row:
-    return Row(
-        backend=row[place["pxname"]],
-        name=row[place["svname"]],
-        in_flight=sum(int(row[place[name]] or 0) for name in ("scur", "qcur")),
+@lru_cache
+def _stat_line(head: str) -> re.Pattern[str]:
+    """The lines under this head up to the last column that is read. What may be quoted comes after that."""
+    columns = head.removeprefix("# ").split(",")
+    if [name for name in columns if name in _COUNTED] != list(_COUNTED):
+        raise _odd(head, "show stat")
+    first = columns[: columns.index(_COUNTED[-1]) + 1]
+    words = (
+        r'([^,"\n]*)' if name in _COUNTED[:2] else r"(\d*)" if name in _COUNTED else r"\d*" for name in first
     )
+    return re.compile(rf"^(?!# ){','.join(words)},", re.MULTILINE | re.ASCII)
 
 
 def shares_map(reply: str) -> Placement:

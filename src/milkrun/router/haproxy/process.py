@@ -165,8 +165,8 @@ class Process:
         count = 0
         for pid in parse.workers(await self.master.ask("show proc", half_close=True)):
             with contextlib.suppress(DataPlaneError):  # it ended in this moment
-                rows = parse.stat(await self.master.ask(f"@!{pid} show stat -1 4 -1", half_close=True))
-                count += sum(row.in_flight for row in rows)
+                counted = parse.stat(await self.master.ask(f"@!{pid} show stat -1 4 -1", half_close=True))
+                count += sum(counted.values())
         return count
 
     def trim_log(self) -> None:

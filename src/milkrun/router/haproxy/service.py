@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -52,11 +51,11 @@ class Service:
         )
         backends, spans = parse.servers_state(state), parse.shares_map(slots)
         counted = self._to_count(backends, self._others(shape))
-        rows = await self._rows(counted)
+        requests = await self._requests(counted)
         self._beside = {name: backends.get(name, {}) for name in self._others(shape)}
         lanes = self._named(lanes, {*backends, *(span.version for span in spans)})
         by_lane = {encode.lane(self.name, number): version for version, number in lanes.items()}
-        versions = self._versions(by_lane, backends, counted, rows, self._beside)
+        versions = self._versions(by_lane, backends, counted, requests, self._beside)
         placement = tuple(
             msgspec.structs.replace(span, version=by_lane.get(span.version, span.version)) for span in spans
         )
@@ -74,16 +73,17 @@ class Service:
         """
         if sum(map(len, backends.values())) <= COUNTED_AT_MOST:
             return backends.keys()
+        drain = Mode.DRAIN
         waiting = {
             name
             for name, servers in backends.items()
-            if any(seen.server.mode is Mode.DRAIN for seen in servers.values())
+            if any(seen.server.mode is drain for seen in servers.values())
         }
         return waiting | set(others) if waiting else waiting
 
-    async def _rows(self, names: Collection[str]) -> list[parse.Row]:
+    async def _requests(self, names: Collection[str]) -> dict[tuple[str, str], int]:
         if not names:
-            return []
+            return {}
         return parse.stat(await self._admin.batch(f"show stat {name} 4 -1" for name in names))
 
     def _versions(
@@ -91,28 +91,26 @@ class Service:
         by_lane: Mapping[str, VersionName],
         backends: Mapping[str, Mapping[InstanceId, Seen]],
         asked: Collection[str],
-        rows: Sequence[parse.Row],
+        requests: Mapping[tuple[str, str], int],
         others: Mapping[str, Mapping[InstanceId, Seen]],
     ) -> dict[VersionName, dict[InstanceId, Seen]]:
-        in_flight: Counter[str] = Counter()
-        for row in rows:
-            in_flight[row.name] += row.in_flight
-        counted = {(row.backend, row.name) for row in rows}
+        in_flight: dict[str, int] = {}
+        for (_, name), count in requests.items():
+            if count:
+                in_flight[name] = in_flight.get(name, 0) + count
+        serve = Mode.SERVE
         taking = {
-            name
-            for there in others.values()
-            for name, seen in there.items()
-            if seen.server.mode is Mode.SERVE
+            name for there in others.values() for name, seen in there.items() if seen.server.mode is serve
         }
         versions: dict[VersionName, dict[InstanceId, Seen]] = {}
         for lane, version in by_lane.items():
             servers = backends.get(lane, {})
-            missing = [name for name in servers if (lane, name) not in counted] if lane in asked else []
+            missing = [name for name in servers if (lane, name) not in requests] if lane in asked else []
             if missing:
                 raise DataPlaneError(f"HAProxy has {missing[0]} in {lane} and does not count its requests")
             if servers:
                 versions[version] = {
-                    name: _seen(seen, in_flight[name], pooled=name in taking)
+                    name: _seen(seen, in_flight.get(name, 0), name in taking)
                     for name, seen in servers.items()
                 }
         return versions
@@ -190,6 +188,6 @@ class Service:
 
 
 @lru_cache(_REMEMBERED)
-def _seen(lane: Seen, in_flight: int, *, pooled: bool) -> Seen:
+def _seen(lane: Seen, in_flight: int, pooled: bool) -> Seen:
     """A server as its lane and the backends beside it have it together."""
     return msgspec.structs.replace(lane, in_flight=in_flight, pooled=pooled)

@@ -60,10 +60,22 @@ def test_servers_are_read_as_they_serve():
 
 
 def test_requests_in_flight_are_those_served_and_those_queued():
-    well, spill = parse.stat(STAT)
+    assert parse.stat(STAT) == {("goat.a", "well"): 5, ("goat.a", "spill"): 0}
 
-    assert (well.backend, well.name, well.in_flight) == ("goat.a", "well", 5)
-    assert (spill.name, spill.in_flight) == ("spill", 0)
+
+def test_what_is_quoted_in_a_later_column_is_passed_over():
+    head = "pxname,svname,qcur,qmax,scur,last_chk"
+    reply = f'# {head}\ngoat.a,well,1,9,2,"says ""no"", 5"\n\n# {head}\ngoat.b,b,0,0,0,\n\n'
+
+    assert parse.stat(reply) == {("goat.a", "well"): 3, ("goat.b", "b"): 0}
+
+
+@pytest.mark.parametrize(
+    "line", ['"goat.a",well,0,0,2', "goat.a,well,0,x,2", "goat.a,well,0", "goat.a,well,0,2"]
+)
+def test_a_line_that_is_none_of_a_server_is_an_error(line):
+    with pytest.raises(DataPlaneError):
+        parse.stat(f"# {HEAD}\n{line}\n\n")
 
 
 def test_former_workers_and_all_workers():
