@@ -1,4 +1,5 @@
 # make demo    the dairy farm on this machine, now (Ctrl-C drains and stops it)
+# make demo-ledger   a table in PostgreSQL changes under load, and nothing is lost
 # make test    all tests that this machine can run; it names what it leaves out
 # make check   lint, types, and the walls between the rooms
 # make soak    the long form of the proofs
@@ -9,11 +10,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak bench setup lock clean
+.PHONY: demo demo-ledger test check soak bench setup lock clean
 
 demo: setup
 	@test -d dairy-farm || $(BIN)/milkrun init dairy-farm --template dairy
 	@$(BIN)/milkrun up dairy-farm
+
+demo-ledger: setup
+	@$(BIN)/python examples/dairy-ledger/demo/run.py
 
 test: setup
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

@@ -1,0 +1,1 @@
+ALTER TABLE bottles DROP COLUMN IF EXISTS litres;

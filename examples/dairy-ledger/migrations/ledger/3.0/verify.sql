@@ -1,0 +1,1 @@
+SELECT count(*) FROM bottles WHERE litres IS NULL OR litres IS DISTINCT FROM amount;
