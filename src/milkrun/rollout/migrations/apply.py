@@ -98,15 +98,16 @@ async def _outside(session: Session, step: Step) -> None:
 async def _alone(session: Session, sql: str, place: str) -> None:
     """The statement was run in no transaction. It waits beside everybody, so it may wait for the whole budget."""
     with translated(place):
+        # A role may have a statement_timeout of its own, and an index takes as long as it takes.
         await session.connection.execute(
-            "SELECT set_config('lock_timeout', %s, false)",
+            "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false)",
             (f"{round(session.settings.lock_budget_s * 1000) or 1}ms",),
         )
         try:
             await session.connection.execute(sql.encode())
         finally:
             if not session.connection.broken:
-                await session.connection.execute("RESET lock_timeout")
+                await session.connection.execute("RESET lock_timeout; RESET statement_timeout")
 
 
 async def _look(session: Session, index: Index) -> tuple[str, bool] | None:

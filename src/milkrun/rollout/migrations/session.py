@@ -23,6 +23,8 @@ Say = Callable[[str], None]
 LOCK_WAIT_S = 10.0
 # Lock not available, deadlock detected, serialization failure: the same statement may pass the next time.
 _AGAIN = ("55P03", "40P01", "40001")
+_LOOKS_BRIEFLY = 3
+"""A statement that steps aside has done so before it is seen waiting more often, twice in each lock_timeout_ms."""
 _BLOCKERS = """
 SELECT coalesce(nullif(application_name, ''), backend_type, 'a session without a name'), pid, coalesce(state, 'active'),
        extract(epoch FROM now() - coalesce(xact_start, query_start, backend_start))::int
@@ -63,7 +65,7 @@ class Session:
         while True:
             tries += 1
             try:
-                result, blockers = await self._watched(work)
+                result, blockers = await self._watched(place, work)
                 if not isinstance(result, MilkrunError):
                     return result
                 raise result
@@ -78,14 +80,14 @@ class Session:
                 )
             self.say(f"{place}: waits for a lock: {why}")
             most = self.settings.lock_timeout_ms / 1000 * min(2 ** min(tries, 5), 20)
-            await asyncio.sleep(random.uniform(most / 2, most))
+            await asyncio.sleep(min(random.uniform(most / 2, most), max(0.0, until - time.monotonic())))
 
-    async def _watched(self, work: Callable[[], Awaitable[_T]]) -> tuple[_T | MilkrunError, str]:
+    async def _watched(self, place: str, work: Callable[[], Awaitable[_T]]) -> tuple[_T | MilkrunError, str]:
         """What `work` gave or raised, and who was seen in its way."""
         ended = asyncio.Event()
         result: _T | MilkrunError
         async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(self._blockers(ended))
+            watcher = tasks.create_task(self._blockers(place, ended))
             try:
                 result = await work()
             except MilkrunError as error:
@@ -94,8 +96,10 @@ class Session:
                 ended.set()
         return result, watcher.result()
 
-    async def _blockers(self, ended: asyncio.Event) -> str:
-        seen = ""
+    async def _blockers(self, place: str, ended: asyncio.Event) -> str:
+        """Who was in the way until it ended; of those whom it waits for long, beside everybody, it says so at once."""
+        seen, looks = "", 0
+        told: set[int] = set()
         pid = self.connection.info.backend_pid
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
@@ -105,10 +109,14 @@ class Session:
             # Who cannot be seen is not named; the work itself goes on or fails by itself.
             with contextlib.suppress(MilkrunError), translated():
                 rows = await (await self.watch.execute(_BLOCKERS, (pid,))).fetchall()
-                seen = (
-                    ", ".join(f"{name} (pid {pid}, {state}, {age} s)" for name, pid, state, age in rows)
-                    or seen
-                )
+                if rows:
+                    seen = ", ".join(
+                        f"{name} (pid {pid}, {state}, {age} s)" for name, pid, state, age in rows
+                    )
+                    looks += 1
+                    if looks > _LOOKS_BRIEFLY and (new := {row[1] for row in rows} - told):
+                        told |= new
+                        self.say(f"{place}: waits for a lock: held by {seen}")
         return seen
 
 
