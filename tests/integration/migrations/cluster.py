@@ -24,10 +24,10 @@ class Cluster:
     """
 
     def __init__(
-        self, *, within: tuple[str, ...] = (), options: tuple[str, ...] = (), of: Cluster | None = None
+        self, *, within: tuple[str, ...] = (), initdb: tuple[str, ...] = (), of: Cluster | None = None
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mr-pg-"))
-        self._within, self._options = within, (*OPTIONS, *options)
+        self._within = within
         found = shutil.which("initdb")
         self._bin = Path(found).parent if found else max(Path("/usr/lib/postgresql").glob("*/bin"))
         self._user = "postgres" if os.getuid() == 0 else None
@@ -39,7 +39,8 @@ class Cluster:
             source = ("-h", str(of.home), "-U", "postgres", "-c", "fast", "-X", "stream")
             self._run("pg_basebackup", "-D", data, "--no-sync", "--write-recovery-conf", *source)
         else:
-            self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
+            more = ("-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", *initdb)
+            self._run("initdb", "-D", data, *more)
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -51,7 +52,7 @@ class Cluster:
     def start(self) -> None:
         """It answers. It is a child of ours: killed, it is gone, also where nobody reaps orphans."""
         command = [str(self._bin / "postgres"), "-D", str(self.home / "data"), "-k", str(self.home)]
-        command += [f"--{option}" for option in self._options]
+        command += [f"--{option}" for option in OPTIONS]
         user = self._user
         if self._within:
             # Only root enters a namespace, and only another user runs a server.
@@ -91,6 +92,11 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
             select.select([fd], [], [], 30)
             os.close(fd)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._server.poll() is not None
 
     def stop(self) -> None:
         """It has ended, and nothing of it is left."""

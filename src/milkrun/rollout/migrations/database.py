@@ -28,6 +28,13 @@ _REASONS = {
 }
 """Of PostgreSQL's words for a failed connection, which have host, role and database in them, what may be shown."""
 
+_REMEDIES = {
+    "53100": "make room on the database's disk, then retry: it goes on behind what is recorded",
+    "53200": "let the database have more memory, then retry: it goes on behind what is recorded",
+    "42501": "grant the migrating role what it needs, then retry",
+    "25006": "give the address of the primary: this one takes no writes",
+}
+
 
 class Address:
     """Where a database is and how one gets in. It shows itself to nobody."""
@@ -97,9 +104,16 @@ def translated(place: str = "") -> Iterator[None]:
         yield
     except psycopg.Error as error:
         if error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):
-            raise DatabaseGone(f"{before}the connection to the database was lost") from None
+            raise DatabaseGone(
+                f"{before}the connection to the database was lost",
+                remedy="see that PostgreSQL runs, then retry: it goes on behind what is recorded",
+            ) from None
         said = error.diag.message_primary or "no reason given"
-        raise StatementFailed(f"{before}{said} ({error.sqlstate})", state=error.sqlstate) from None
+        raise StatementFailed(
+            f"{before}{said} ({error.sqlstate})",
+            state=error.sqlstate,
+            remedy=_REMEDIES.get(error.sqlstate, ""),
+        ) from None
 
 
 class DatabaseGone(MilkrunError):
