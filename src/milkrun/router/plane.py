@@ -73,6 +73,10 @@ class Proxy(Protocol):
         """Why it does not follow its front yet (an address is taken, for example); empty when it does."""
 
     @property
+    def alarms(self) -> list[str]:
+        """What a person should know of it, while it does what it is told."""
+
+    @property
     def name(self) -> str:
         """What it is, with its version, for people."""
 

@@ -132,7 +132,8 @@ class Router:
                     serving.look_again()
 
     def _alarms(self) -> list[str]:
-        return self._certificates.alarms(time.time()) if self._certificates else []
+        own = self._certificates.alarms(time.time()) if self._certificates else []
+        return [*own, *self._proxy.alarms]
 
     def _page(self) -> bytes:
         reports = [report for _, report in sorted(self._last.items())]

@@ -26,6 +26,7 @@ class FakeDataPlane:
         self.name = "fake"
         self.reloads = 0
         self.behind = ""
+        self.alarms: list[str] = []
         self.busy: dict[InstanceId, int] = {}
         self.down: set[InstanceId] = set()
         self.counted: list[Counted] = []

@@ -175,7 +175,7 @@ async def stand(tmp_path) -> AsyncIterator[Stand]:
     await found.end()
 
 
-async def converge(envoy: Envoy, wanted: RoutingState, service: ServiceName = GOAT, passes: int = 200):
+async def converge(envoy: Envoy, wanted: RoutingState, service: ServiceName = GOAT, passes: int = 600):
     """Envoy does what is wanted: as the reconciler asks, until there is nothing left to do."""
     plane = envoy.of(service)
     for _ in range(passes):
@@ -184,6 +184,8 @@ async def converge(envoy: Envoy, wanted: RoutingState, service: ServiceName = GO
         await plane.apply(operations, wanted)
         if not operations and not _leaving(observed, wanted):
             return observed
+        if not operations:
+            await asyncio.sleep(0.02)  # who drains has requests, or other Envoys have not reported yet
     raise AssertionError(f"still to do: {diff(await plane.observe(), wanted)}")
 
 

@@ -1,7 +1,8 @@
 """The discovery server that Envoy asks for its configuration: gRPC on a UNIX socket in the router's folder.
 
 Any Envoy that may open the socket gets what the router's own gets, which is the one waited for. Where the operator
-wants it, others ask by TCP (`outside.py`) and get what their node id says (`strangers.py`).
+wants it, others ask by TCP (`outside.py`) and get what their node id says (`strangers.py`), and report what they carry
+(`loads.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ import grpc
 import structlog
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from envoy.service.load_stats.v3 import lrs_pb2_grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from milkrun.errors import DataPlaneError, InputRefused, NotFound
 from milkrun.router.envoy.bootstrap import ADS_SOCKET
 from milkrun.router.envoy.conversation import Answer, Conversation, Request
+from milkrun.router.envoy.load_desk import LoadDesk
+from milkrun.router.envoy.loads import Loads
 from milkrun.router.envoy.outside import Outside
 from milkrun.router.envoy.resources import Kind, Snapshot
 from milkrun.router.envoy.strangers import Asked, asked
@@ -35,6 +40,8 @@ STRANGERS_BYTES_AT_MOST = 4 * 1024 * 1024
 """Of a request: it names what an Envoy has, a cluster for each version."""
 SILENT_MS = 30_000
 """After that, a stranger is asked whether it is still there."""
+SPEAKS_S = 5.0
+"""So soon an Envoy that asks reports what it carries, if it ever does."""
 _NO_LIMIT = -1
 
 ForOther = Callable[[Asked], Snapshot]
@@ -54,6 +61,8 @@ class Ads:
         self._streams: dict[Conversation, _Stream] = {}
         self._own: Conversation | None = None
         self._heard = asyncio.Condition()
+        self._published = 0
+        self.loads = Loads()
         self._log = structlog.get_logger("envoy")
         self.closed = ""
         """Why others cannot ask at the address that was named; empty when they can, or should not."""
@@ -91,7 +100,8 @@ class Ads:
             return
         self._again_at = now + AGAIN_S
         try:
-            self._outside = await _listening(place, _Desk(self.talk_outside))
+            loads = LoadDesk(self.loads, self._followed_by, STRANGERS_AT_MOST)
+            self._outside = await _listening(place, _Desk(self.talk_outside), loads)
             self.closed = ""
         except (OSError, RuntimeError) as error:
             host, port = place.listen
@@ -105,9 +115,12 @@ class Ads:
             if server:
                 await server.stop(grace=None)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """From now on every Envoy should have this, and others what `open` says that they get."""
+    def publish(self, snapshot: Snapshot) -> int:
+        """From now on every Envoy should have this, and others what `open` says that they get. Returns the number of
+        this wish.
+        """
         self._snapshot = snapshot
+        self._published += 1
         others: dict[Asked, Snapshot | None] = {}
         for conversation, stream in self._streams.items():
             new: Snapshot | None = snapshot
@@ -118,6 +131,26 @@ class Ads:
             if new:
                 conversation.wish(new)
                 stream.news.set()
+            stream.wish = self._published
+            stream.note()
+        return self._published
+
+    @property
+    def silent(self) -> list[str]:
+        """The node ids of others that ask, and for SPEAKS_S have not reported what they carry."""
+        by = asyncio.get_running_loop().time() - SPEAKS_S
+        asking = Counter(
+            stream.node for stream in self._streams.values() if stream.asked and stream.since < by
+        )
+        reporting = Counter(reporter.node for reporter in self.loads.reporters)
+        return sorted((asking - reporting).elements())
+
+    def _followed_by(self, node: str) -> int:
+        """The newest wish that all Envoys of this node id have followed. Nobody waits for one that does not ask."""
+        followed = (
+            stream.followed for stream in self._streams.values() if stream.asked and stream.node == node
+        )
+        return min(followed, default=self._published)
 
     def _other(self, who: Asked) -> Snapshot | None:
         """None when the router has nothing for it any more: then it keeps what it has."""
@@ -148,7 +181,7 @@ class Ads:
         if self._snapshot is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the router does not know yet what to serve")
             return
-        await self._talk(_Stream(self._snapshot, None), requests, context)
+        await self._talk(_Stream(self._snapshot), requests, context)
 
     async def talk_outside(self, requests: AsyncIterator[DiscoveryRequest], context: Any) -> None:
         """The stream of an Envoy elsewhere. Only its first request says who it is."""
@@ -172,7 +205,8 @@ class Ads:
             await context.abort(code, str(error))
             return
         self._log.info("another Envoy asks", node=first.node.id[:200], peer=context.peer())
-        await self._talk(_Stream(snapshot, who), requests, context, first)
+        stream = _Stream(snapshot, who, first.node.id, self._published)
+        await self._talk(stream, requests, context, first)
 
     async def _talk(
         self,
@@ -214,16 +248,29 @@ class Ads:
                 Request(kind=kind, names=names, nonce=message.response_nonce, error=error)
             )
             self._heard.notify_all()
+        stream.note()
         stream.news.set()
 
 
 class _Stream:
-    """One Envoy's stream; `asked` is None where it gets what the router's own gets."""
+    """One Envoy's stream; `asked` is None where it gets what the router's own gets.
 
-    def __init__(self, snapshot: Snapshot, who: Asked | None) -> None:
+    `wish` is the number of what it should have, `followed` that of the newest that it has.
+    """
+
+    def __init__(self, snapshot: Snapshot, who: Asked | None = None, node: str = "", wish: int = 0) -> None:
         self.conversation = Conversation(snapshot)
         self.news = asyncio.Event()
         self.asked = who
+        self.node = node
+        self.wish = wish
+        self.followed = 0
+        self.since = asyncio.get_running_loop().time()
+
+    def note(self) -> None:
+        """What it has followed by now."""
+        if self.conversation.followed:
+            self.followed = self.wish
 
 
 class _Desk(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
@@ -240,7 +287,7 @@ class _Desk(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[mi
         await self._talk(requests, context)
 
 
-async def _listening(place: Outside, desk: _Desk) -> grpc.aio.Server:
+async def _listening(place: Outside, desk: _Desk, loads: LoadDesk) -> grpc.aio.Server:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", STRANGERS_BYTES_AT_MOST),
@@ -251,6 +298,7 @@ async def _listening(place: Outside, desk: _Desk) -> grpc.aio.Server:
         ]
     )
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(desk, server)
+    lrs_pb2_grpc.add_LoadReportingServiceServicer_to_server(loads, server)
     host, port = place.listen
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if place.tls:

@@ -116,6 +116,16 @@ class Conversation:
         )
 
     @property
+    def followed(self) -> bool:
+        """Whether Envoy has the clusters and endpoints that it should have, or refused some of it."""
+        if self._snapshot is not self._later:
+            return False
+        if self.refused:
+            return True
+        kinds = (Kind.CLUSTERS, Kind.ENDPOINTS)
+        return all(not self._kinds[kind].waiting and self._due(kind) is None for kind in kinds)
+
+    @property
     def refused(self) -> dict[Kind, str]:
         """Why Envoy does not take what it was last sent of a kind."""
         return {kind: known.refused for kind, known in self._kinds.items() if known.refused}

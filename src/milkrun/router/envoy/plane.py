@@ -69,6 +69,16 @@ class Envoy:
         """Why it does not follow its front yet, or other Envoys cannot ask."""
         return "; ".join(filter(None, [self._late, self._ads.closed]))
 
+    @property
+    def alarms(self) -> list[str]:
+        """Who carries traffic that nobody counts."""
+        silent = self._ads.silent
+        if not silent:
+            return []
+        some = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+        many = f"{len(silent)} Envoy{'s' * (len(silent) > 1)} elsewhere ({some})"
+        return [f"nobody counts what {many} carry: no figures have it, and no drain waits for it"]
+
     async def start(self, wanted: Mapping[ServiceName, RoutingState]) -> None:
         """Envoy serves: the one a former router left, as it is, or a new one serving `wanted`.
 
@@ -170,8 +180,9 @@ class Envoy:
         hosts = await self._process.admin.get(readback.question(service))
         split = await self._splits.read(readback.LISTENERS if tcp else readback.ROUTES)
         told = self._memory.told.get(service, RoutingState())
-        there = readback.clusters(hosts, service)
-        return readback.observed(told, there, readback.placement(split, service), tcp=tcp)
+        there, placed = readback.clusters(hosts, service), readback.placement(split, service)
+        elsewhere = self._ads.loads.in_flight(service)
+        return readback.observed(told, there, placed, tcp=tcp, elsewhere=elsewhere)
 
     async def apply(self, service: ServiceName, operations: Sequence[Operation]) -> None:
         """Envoy has taken the operations. What it refuses is taken back, and raised with Envoy's own words."""
@@ -183,15 +194,15 @@ class Envoy:
                 await self._tell(msgspec.structs.replace(self._memory, told=told))
 
     async def traffic(self, service: ServiceName) -> list[Counted]:
-        """What each version's cluster counted, and of a version with few servers each of them."""
+        """What each version's cluster counted, here and elsewhere, and of a version with few servers each of them."""
         told, tcp = self._memory.told.get(service, RoutingState()), self._tcp(service)
         body = await self._process.admin.get(counting.question(service))
         found = counting.counted(body, service, clusters.names(told), self._process.pid, tcp=tcp)
         few = {version for version, servers in told.versions.items() if len(servers) <= EACH_AT_MOST}
-        if not few:
-            return found
-        hosts = await self._process.admin.get(readback.question(service))
-        return counting.with_each(found, readback.clusters(hosts, service), few, tcp=tcp)
+        if few:
+            hosts = await self._process.admin.get(readback.question(service))
+            found = counting.with_each(found, readback.clusters(hosts, service), few, tcp=tcp)
+        return [*found, *self._ads.loads.counted(service, told, few)]
 
     def _tcp(self, service: ServiceName) -> bool:
         return tcp_service(self._memory.front) == service
@@ -202,7 +213,7 @@ class Envoy:
         """The discovery server answers with what is remembered."""
         now = self._snapshot(self._memory)
         await self._ads.start(now)
-        self._ads.publish(now)
+        self._publish(now)
         await self._open()
 
     async def _open(self) -> None:
@@ -214,14 +225,20 @@ class Envoy:
         before = self._memory
         now = self._snapshot(memory)
         self._keep(memory)
-        self._ads.publish(now)
+        self._publish(now)
         refused = await self._ads.settled()
         if not refused:
             return
         self._keep(before)
-        self._ads.publish(self._snapshot(before))
+        self._publish(self._snapshot(before))
         await self._ads.settled()
         raise DataPlaneError(_refusal(refused))
+
+    def _publish(self, now: Snapshot) -> None:
+        """Every Envoy should have this, which is what is remembered."""
+        number = self._ads.publish(now)
+        if self._outside:
+            self._ads.loads.told(self._memory.told, number)
 
     def _snapshot(self, memory: Memory) -> Snapshot:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -101,7 +102,7 @@ def clusters(body: bytes, service: ServiceName) -> Clusters:
 
 def _host(host: _Host) -> tuple[Place, Host]:
     health, socket = host.health_status, host.address.socket_address
-    place = _plain(socket.address), socket.port_value
+    place = plain(socket.address), socket.port_value
     return place, Host(
         name=host.hostname,
         mode=Mode.SERVE if health.eds_health_status == "HEALTHY" else Mode.DRAIN,
@@ -153,11 +154,19 @@ def _splits(tree: Any) -> Iterator[list[dict[str, Any]]]:
             ]
 
 
-def observed(told: RoutingState, there: Clusters, placed: Placement, *, tcp: bool = False) -> Observed:
+def observed(
+    told: RoutingState,
+    there: Clusters,
+    placed: Placement,
+    *,
+    tcp: bool = False,
+    elsewhere: Mapping[Place, int] = MappingProxyType({}),
+) -> Observed:
     """What Envoy does for the service. Which instance is at an address is known from what was told; at another
-    one it is whoever Envoy says. What is in flight are requests, or connections where no HTTP is spoken.
+    one it is whoever Envoy says. What is in flight are requests, or connections where no HTTP is spoken, with those
+    that other Envoys have.
     """
-    in_flight: Counter[Place] = Counter()
+    in_flight: Counter[Place] = Counter(elsewhere)
     spare: set[tuple[VersionName, Place]] = set()
     for version, hosts in there.items():
         for place, host in hosts.items():
@@ -167,7 +176,7 @@ def observed(told: RoutingState, there: Clusters, placed: Placement, *, tcp: boo
     versions: dict[VersionName, dict[InstanceId, Seen]] = {}
     for version, hosts in there.items():
         known = told.versions.get(version, {})
-        strangers = hosts.keys() - {_place(server) for server in known.values()}
+        strangers = hosts.keys() - {place_of(server) for server in known.values()}
         servers = [
             *known.values(),
             *(
@@ -178,7 +187,7 @@ def observed(told: RoutingState, there: Clusters, placed: Placement, *, tcp: boo
         found = {
             server.id: _seen(server, hosts[place], in_flight[place], pooled=(version, place) in spare)
             for server in servers
-            if (place := _place(server)) in hosts and not hosts[place].spare
+            if (place := place_of(server)) in hosts and not hosts[place].spare
         }
         if found:
             versions[version] = found
@@ -196,11 +205,12 @@ def _seen(server: Server, host: Host, in_flight: int, *, pooled: bool) -> Seen:
     )
 
 
-def _place(server: Server) -> Place:
-    return _plain(server.address), server.port
+def place_of(server: Server) -> Place:
+    """Where the server listens, as Envoy writes it."""
+    return plain(server.address), server.port
 
 
 @lru_cache(_REMEMBERED)
-def _plain(address: str) -> str:
+def plain(address: str) -> str:
     """An address has several spellings, of which this is one."""
     return str(ipaddress.ip_address(address))

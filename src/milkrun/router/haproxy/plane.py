@@ -71,6 +71,7 @@ class HAProxy:
         self._changing = asyncio.Lock()
         self._log = structlog.get_logger("haproxy")
         self.name = f"haproxy {binary.version_text}"
+        self.alarms: list[str] = []
         if binary.weakness:
             self._log.warning(binary.weakness)
         self._certificates = certificates
