@@ -141,7 +141,7 @@ class Ledger:
         return web.json_response({"ledger": self.name, "request": asked, **what})
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
-        """No session outlives the app: the contract waits for the last one of an old version."""
+        """The sessions say good-bye when the app ends, and the server's log knows of no lost one."""
         yield
         await self.database.close()
 
@@ -153,9 +153,10 @@ async def read(request: web.Request, ticket: str = "") -> dict[str, Any]:
         litres = Decimal(said["litres"])
         bottle = {"ticket": uuid.UUID(ticket or said["ticket"]), "litres": litres}
         names = {key: NAME.fullmatch(said[key])[0] for key in ("farmer", "goat")}
+        good = 0 < litres < 1000
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        litres = Decimal(0)
-    if not 0 < litres < 1000:
+        good = False
+    if not good:
         raise web.HTTPBadRequest(text="no bottle: it has ticket, farmer, goat and litres")
     return bottle | names
 

@@ -91,7 +91,7 @@ async def farm(folder: Path, ports: list[int], database: str, say: Say, quick: b
     if quick:
         _replace(folder / "services" / "ledger.toml", {
             "analyse 5s": "analyse 1s", "bake_s = 3.0": "bake_s = 0.5", "min_requests = 200": "min_requests = 100",
-            "failures_matter_from = 5.0": "failures_matter_from = 10.0",
+            "failures_matter_from = 5.0": "failures_matter_from = 25.0",
         })  # fmt: skip
     secret = folder / "secrets" / "database"
     secret.parent.mkdir(mode=0o700)
