@@ -16,7 +16,7 @@ from milkrun.consul import Address, Registry, Watch, keys, wire
 from milkrun.consul.client import decode
 from milkrun.consul.presence import Presence, component
 from milkrun.errors import MilkrunError
-from milkrun.gitsync import tree
+from milkrun.gitsync import secrets, tree
 from milkrun.gitsync.publish import LostLock, Outcome, Publisher
 from milkrun.gitsync.tree import Wanted
 from milkrun.model import CommitMark, SyncReport
@@ -145,7 +145,13 @@ class Sync:
             files = await self._source.files(tip.commit, *tree.PLACES)
             contents = await self._source.contents(tree.readable(files))
             mark = CommitMark(commit=tip.commit, generation=generation, time=tip.time)
-            self._read = (mark, tree.wanted(files, contents, tip.commit))
+            wanted = tree.wanted(files, contents, tip.commit)
+            root = str(self._source.repository.folder)
+            if places := secrets.places(wanted.services, root):
+                tracked = await self._source.files(tip.commit, *places)
+                texts = {path: contents.get(file.blob, b"") for path, file in files.items()}
+                wanted = secrets.without_given_away(wanted, root, tracked, texts, tip.commit)
+            self._read = (mark, wanted)
         return self._read
 
     def _in_force(self, mark: CommitMark, wanted: Wanted, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from milkrun.errors import InputRefused, TimedOut
 from milkrun.host.process import identity, runs
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
-from milkrun.up import leftovers
+from milkrun.up import containers, leftovers
 from milkrun.up.lock import holder
 from milkrun.up.parts import ROUTER_STOP_S, Kind, Part, parts, stop_order
 from milkrun.up.process import PartProcess
@@ -71,7 +71,7 @@ async def _tell_up(folder: Folder, up: PartProcess, known: list[Part], say: Call
 async def _stop_leftovers(folder: Folder, known: list[Part], say: Callable[[str], None]) -> bool:
     """What a killed `up` left has stopped; False when there was nothing."""
     found = leftovers.parts(folder)
-    if not found and not leftovers.children(folder):
+    if not found and not leftovers.children(folder) and not await containers.left(folder):
         return False
     if found:
         say(f"`milkrun up` is dead and left {', '.join(sorted(found))}: stops them")

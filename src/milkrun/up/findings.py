@@ -13,6 +13,7 @@ import msgspec
 
 from milkrun.consul import Address, Registry
 from milkrun.errors import InputRefused, MilkrunError
+from milkrun.gitsync import secrets
 from milkrun.overview.problems import problems
 from milkrun.overview.reading import read
 from milkrun.repository import Repository
@@ -22,7 +23,7 @@ from milkrun.settings import deploy, service
 from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.settings.text import typed
-from milkrun.up import leftovers, ports, record
+from milkrun.up import containers, leftovers, ports, record
 from milkrun.up.run import services
 from milkrun.up.supervisor import leftover_pids
 
@@ -70,6 +71,8 @@ async def examine(folder: Folder | None, address: Address | None) -> list[Findin
         found += [one async for one in _repository(folder, environment)]
     if environment and any(router.data_plane == "envoy" for router in environment.routers.values()):
         found.append(_envoy())
+    if folder and containers.needed(services(folder).values()):
+        found.append(await _docker())
     if folder and environment:
         found += _ports(folder, environment)
     if folder:
@@ -105,6 +108,14 @@ def _envoy() -> Finding:
     except MilkrunError as error:
         return _fail("envoy", error)
     return _ok("envoy", f"{found.version_text} ({found.path})")
+
+
+async def _docker() -> Finding:
+    """Asked only where a service needs it."""
+    try:
+        return _ok("docker", f"the engine answers at {await containers.answers()}")
+    except MilkrunError as error:
+        return _fail("docker", error)
 
 
 def _haproxy() -> Finding:
@@ -148,6 +159,9 @@ async def _repository(folder: Folder, environment: Environment | None) -> AsyncI
         yield _fail("repository", error)
         return
     yield _ok("repository", f"{branch} at {head[:7]}, {len(files)} files")
+    for name, settings in sorted(services(folder).items()):
+        if given := secrets.given_away(settings, str(repository.folder), files):
+            yield _fail(f"services/{name}.toml", given[1])
     changed = []
     for path in sorted(
         [*(folder.path / "deploy").glob("*.json"), *(folder.path / "services").glob("*.toml")]

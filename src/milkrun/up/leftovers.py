@@ -43,9 +43,9 @@ def parts(folder: Folder) -> dict[str, Identity]:
 
 def children(folder: Folder) -> list[Child]:
     """The instances, HAProxy and Envoy processes of this environment that run, whoever watches them."""
-    found = [
-        Child(identity=one.identity, what=one.instance or "an instance") for one in marked(str(folder.agent))
-    ]
+    # As the agent spells it: this command may have come here by a link.
+    own = marked(str(folder.agent.resolve()))
+    found = [Child(identity=one.identity, what=one.instance or "an instance") for one in own]
     return [*found, *_data_planes(folder)]
 
 
@@ -64,7 +64,7 @@ def kill(folder: Folder) -> list[Child]:
 
 
 def _data_planes(folder: Folder) -> Iterator[Child]:
-    state = str(folder.state)
+    states = {str(folder.state), str(folder.state.resolve())}
     for process in _PROC.iterdir():
         if not process.name.isdigit():
             continue
@@ -74,7 +74,7 @@ def _data_planes(folder: Folder) -> Iterator[Child]:
                 continue
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             here = [str((process / "cwd").readlink()), *words]
-            if any(_inside(word, state) for word in here) and (known := identity(int(process.name))):
+            if any(_inside(word, state) for word in here for state in states) and (known := identity(int(process.name))):
                 yield Child(identity=known, what="envoy" if program.startswith("envoy") else "haproxy")
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 from milkrun.settings.folder import Folder
-from milkrun.up import leftovers
+from milkrun.up import containers, leftovers
 from milkrun.up.parts import Part
 from milkrun.up.process import PartProcess
 
@@ -56,11 +56,17 @@ async def _sweep(folder: Folder, say: Callable[[str], None], hard: asyncio.Event
         # A killed process may have a child that only shows up now: look until there is none.
         killed = leftovers.kill(folder)
         if not killed:
-            return
+            break
         if not hard.is_set():
             for child in killed:
                 say(f"{child.what} (pid {child.identity.pid}) was left over: killed")
         await asyncio.sleep(0.1)
+    removed, stay = await containers.remove(folder)
+    for name in removed:
+        if not hard.is_set():
+            say(f"the container {name} was left over: killed and removed")
+    for error in stay:
+        say(f"containers of this environment may run on: {error.message}; {error.remedy}")
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event, limit_s: float) -> None:

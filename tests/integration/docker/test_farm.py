@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +126,38 @@ def test_no_request_is_lost_while_containers_come_and_go(barn, docker):
     with contextlib.suppress(ProcessLookupError):
         barn.milkrun("down")
     assert docker.names() == set()
+
+
+def test_down_leaves_no_container_whose_agent_was_killed(barn, docker):
+    """Nobody is there to tell, and a container is no process of ours: the engine knows it by the agent's label."""
+    up = barn.up()
+    docker.docker("run", "--detach", "--name", "not-ours", "goat:0.0.1")
+    up.kill()
+    up.wait()
+    for name in ("rollouts", "agent", "lb-goat", "gitsync", "registry"):
+        os.kill(barn.processes()[name], signal.SIGKILL)
+    barn.eventually(lambda: not [name for name in barn.processes() if " " not in name])
+    assert len(docker.names()) == 3
+    docker.kill()
+    done = barn.milkrun("down")
+    assert "containers of this environment may run on: " in done.stderr
+    docker.start()
+    # Now they are all that is left.
+    done = barn.milkrun("down")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("was left over: killed and removed") == 2
+    assert docker.names() == {"not-ours"}
+    assert "nothing of" in barn.milkrun("down").stderr
+
+
+def test_doctor_says_whether_the_engine_answers(barn, docker):
+    assert re.search(rf"ok +docker +the engine answers at {docker.socket}\n", _doctor(barn))
+    docker.kill()
+    fails = rf"fail +docker +the Docker engine at {docker.socket} does not answer \(.+\)\n +next: see whether it runs"
+    assert re.search(fails, _doctor(barn))
+    (barn.path / "services" / "goat.toml").write_text('command = ["goat"]\n')
+    assert " docker " not in _doctor(barn)
+
+
+def _doctor(barn: Barn) -> str:
+    return barn.milkrun("doctor").stdout

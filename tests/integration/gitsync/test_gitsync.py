@@ -194,6 +194,26 @@ async def test_a_bad_file_keeps_its_service_and_only_its_service(farm, registry,
         assert (await wish(registry)).weights["0.0.1"] == 3
 
 
+async def test_a_secret_that_git_tracks_is_refused_until_it_is_not(farm, registry, tmp_path):
+    text = 'command = ["goat"]\nsecrets = { DATABASE = "keys/database" }\n'
+    (farm / "keys").mkdir()
+    (farm / "keys" / "database").write_text("swordfish")
+    leaked = commit(farm, services__goat_toml=text)
+    async with gitsync(registry.address, farm, tmp_path / "state"):
+        report = await reported(registry, leaked)
+        [refusal] = report.refused
+        assert (refusal.file, refusal.line) == ("services/goat.toml", 2)
+        assert "keys/database, which git tracks" in refusal.reason
+        assert await registry.get(keys.service_settings(GOAT)) is None
+        git(farm, "rm", "-q", "--cached", "keys/database")
+        mended = commit(farm, **{".gitignore": "/keys/\n"})
+        assert (await reported(registry, mended)).refused == []
+        pair = await registry.get(keys.service_settings(GOAT))
+        assert pair
+        published = msgspec.json.decode(pair.data, type=PublishedService)
+        assert published.settings.secrets == {"DATABASE": "keys/database"}
+
+
 async def test_what_leaves_git_leaves_the_registry_but_never_all_of_it(farm, registry, tmp_path):
     await registry.put("goat/feed", b"hay")
     async with gitsync(registry.address, farm, tmp_path / "state"):
