@@ -103,8 +103,11 @@ async def farm(folder: Path, ports: list[int], database: str, say: Say, quick: b
         await this.milkrun("up", "--detach", quiet=True)
         yield this
     finally:
-        # Also after Ctrl-C: nothing of it is left running.
-        await asyncio.shield(this.milkrun("down", quiet=True))
+        # From here on it ends by itself: a second Ctrl-C would only leave something running.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        say("\ntaking all of it down")
+        await this.milkrun("down", quiet=True)
 
 
 def _replace(file: Path, new: dict[str, str]) -> None:

@@ -97,12 +97,10 @@ def test_a_split_and_a_rename_lose_nothing_and_refuse_nobody(temporary):
 @pytest.mark.needs("postgres")
 def test_ctrl_c_leaves_nothing_behind(temporary):
     process = started(temporary, "--bottles", "100", start_new_session=True)
-    talk = ""
-    while "the clients begin" not in talk:
-        line = process.stderr.readline()
-        assert line, talk
-        talk += line
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    for words in ("the clients begin", "taking all of it down"):  # and a second time, by who cannot wait
+        while words not in (line := process.stderr.readline()):
+            assert line
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, talk = ended(process)
     assert process.returncode == 130, talk
     assert "Traceback" not in talk
