@@ -4,6 +4,7 @@ anywhere, be interrupted anywhere, and ends in the same place (I3).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -94,6 +95,8 @@ class Reconciler:
         self.served: Served | None = None
         self._seen: Facts | None = None
         self._read: Observed | None = None
+        self._looking: asyncio.Timeout | None = None
+        self._given_up = False
 
     def _remembered(self, *, accept_older: bool) -> Known:
         known = disk.load(self._file, Known) or Known()
@@ -102,14 +105,17 @@ class Reconciler:
         wish = msgspec.structs.replace(known.wish, mark=None)
         return msgspec.structs.replace(known, wish=wish, commit=None, generation=0)
 
-    async def reconcile(self, facts: Facts) -> Served:
+    async def reconcile(self, facts: Facts) -> Served | None:
         """The data plane does what the facts ask for, as far as it can now.
 
         News is acted on at once, from what was read back last; whether that was right is seen by reading again.
-        `busy` in the result asks to be called again soon: something drains, or was not obeyed.
+        `busy` in the result asks to be called again soon: something drains, or was not obeyed. None when it only
+        looked whether all is still as it was, and was told to `hurry`.
         """
         shares = await self._at_once(facts)
-        observed = await self._plane.observe()
+        observed = await self._look()
+        if observed is None:
+            return None
         decision = self._decided(observed, facts)
         wanted = self._without_aside(decision.state, observed)
         moved = (observed.shares if shares is None else shares) != wanted.shares
@@ -146,13 +152,39 @@ class Reconciler:
         """The facts are acted on, if they are news and something was read back before; the shares until then."""
         news = self._seen is None or (facts.instances, facts.wish) != (self._seen.instances, self._seen.wish)
         self._seen = facts
+        if not news:
+            return None
         before, self._read = self._read, None  # what is half done when this fails must be read again
-        if not news or before is None:
+        if before is None:
             return None
         wanted = self._without_aside(self._decided(before, facts).state, before)
         if operations := diff(before, wanted):
             await self._apply(operations, wanted)
         return before.shares
+
+    async def _look(self) -> Observed | None:
+        """What the data plane does now; None when that was given up for news, which the last look is enough for.
+
+        Never twice in a row: news without end does not keep it from being seen what came of it.
+        """
+        before, self._read = self._read, None
+        given_up, self._given_up = self._given_up, False
+        if before is None or given_up:
+            return await self._plane.observe()
+        try:
+            async with asyncio.timeout(None) as self._looking:
+                return await self._plane.observe()
+        except TimeoutError:
+            self._read, self._given_up = before, True
+            return None
+        finally:
+            self._looking = None
+
+    def hurry(self) -> None:
+        """There is news: if it now only looks whether all is still as it was, that is given up."""
+        if self._looking:
+            self._looking.reschedule(asyncio.get_running_loop().time())
+            self._looking = None
 
     def _decided(self, observed: Observed, facts: Facts) -> Decision:
         """The decision from the facts and what the data plane sees itself; it is on disk before it is followed."""

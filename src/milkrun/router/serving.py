@@ -87,13 +87,17 @@ class Serving:
             if answer.status == 200:
                 self._instances = reader.read(answer.body)
                 self._index = answer.index
-                self._changed.set()
+                self._news()
 
     async def _watch_wish(self) -> None:
         async for answer in watch_prefix(self._registry, keys.wish_prefix(self._service)):
             pairs = decode(answer.body, list[wire.Pair]) if answer.status == 200 else []
             self._wish = catalog.wish(self._service, pairs)
-            self._changed.set()
+            self._news()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._reconciler.hurry()
 
     async def _reconcile(self) -> None:
         pause = VERIFY_S
@@ -109,6 +113,8 @@ class Serving:
             facts = Facts(instances=self._instances, wish=self._wish, index=self._index)
             try:
                 served = await self._reconciler.reconcile(facts)
+                if served is None:
+                    continue
                 self._troubled("")
                 waiting = served.busy
             except DataPlaneError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -69,6 +71,64 @@ async def test_what_is_asked_for_is_served_and_the_same_again_changes_nothing(pl
     again = await reconciler.reconcile(facts(instance("a"), instance("b", V2), wished=wish(1, v1=9, v2=1)))
     assert len(plane.told) == told
     assert again.applied_at == served.applied_at
+
+
+class SlowPlane(FakeDataPlane):
+    """Says `asked` when it is looked at, and answers when it `may`."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+        self.may.set()
+
+    async def observe(self):
+        self.asked.set()
+        await self.may.wait()
+        return await super().observe()
+
+
+@pytest.fixture
+async def slow(tmp_path):
+    """A slow plane that serves `a`, and its reconciler; from now on a look ends when the plane `may`."""
+    plane = SlowPlane()
+    await plane.start(Known().state)
+    reconciler = Reconciler(GOAT, plane, tmp_path)
+    await reconciler.reconcile(facts(instance("a")))
+    plane.may.clear()
+    plane.asked.clear()
+    return plane, reconciler
+
+
+async def test_a_look_at_what_is_as_it_was_is_given_up_for_news_and_the_news_does_not_wait_for_one(slow):
+    plane, reconciler = slow
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        look = tasks.create_task(reconciler.reconcile(facts(instance("a"))))
+        await plane.asked.wait()
+        reconciler.hurry()
+        reconciler.hurry()
+        assert await look is None
+
+        told = len(plane.told)
+        plane.asked.clear()
+        news = tasks.create_task(reconciler.reconcile(facts(instance("a"), instance("b"))))
+        await plane.asked.wait()
+        assert [type(operation) for operation in plane.told[told:]] == [Add]
+        reconciler.hurry()  # whether it was obeyed is looked at all the same
+        plane.may.set()
+        assert set((await news).observed.versions[V1]) == {"a", "b"}
+
+
+async def test_no_look_is_given_up_twice(slow):
+    plane, reconciler = slow
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        for ended in (True, False):
+            plane.asked.clear()
+            look = tasks.create_task(reconciler.reconcile(facts(instance("a"))))
+            await plane.asked.wait()
+            reconciler.hurry()
+            if not ended:
+                plane.may.set()
+            assert (await look is None) == ended
 
 
 async def test_a_data_plane_that_says_yes_and_does_nothing_is_seen(plane, reconciler):

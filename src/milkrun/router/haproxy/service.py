@@ -22,7 +22,7 @@ from milkrun.router.placement import place, totals
 Lanes = Mapping[VersionName, int]
 
 _REMEMBERED = 65_536
-COUNTED_AT_MOST = 2000
+COUNTED_AT_MOST = 500
 """Servers of a service, with those of its pool, of whom each one's requests in flight are read at each look."""
 
 

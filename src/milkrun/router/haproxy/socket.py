@@ -6,6 +6,7 @@ Protocol: HAProxy's management guide, chapter 9 (Statistics and monitoring, Unix
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,15 +33,15 @@ class RuntimeSocket:
             raise DataPlaneError("a runtime command has one line")
         try:
             async with asyncio.timeout(wait_s):
-                with self.path() as path:
-                    reader, writer = await asyncio.open_unix_connection(path)
-                try:
-                    writer.write(command.encode("ascii") + b"\n")
+                loop = asyncio.get_running_loop()
+                with socket.socket(socket.AF_UNIX) as connection:  # streams take three turns of the loop more
+                    connection.setblocking(False)
+                    with self.path() as path:
+                        await loop.sock_connect(connection, path)
+                    await loop.sock_sendall(connection, command.encode("ascii") + b"\n")
                     if half_close:
-                        writer.write_eof()
-                    return await _read(reader)
-                finally:
-                    writer.close()
+                        connection.shutdown(socket.SHUT_WR)
+                    return await _read(connection)
         except (OSError, TimeoutError) as error:
             raise DataPlaneError(
                 f"HAProxy's socket {self._name} does not answer ({error or 'no reply in time'})",
@@ -65,10 +66,11 @@ class RuntimeSocket:
         return "\n".join(replies)
 
 
-async def _read(reader: asyncio.StreamReader) -> str:
+async def _read(connection: socket.socket) -> str:
+    loop = asyncio.get_running_loop()
     chunks = []
     size = 0
-    while chunk := await reader.read(1 << 16):
+    while chunk := await loop.sock_recv(connection, 1 << 16):
         size += len(chunk)
         if size > REPLY_BYTES_AT_MOST:
             raise DataPlaneError("HAProxy's reply is over 64 MiB")
