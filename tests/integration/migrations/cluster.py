@@ -29,7 +29,7 @@ class Cluster:
         self.home = Path(tempfile.mkdtemp(prefix="mr-pg-"))
         self._within = within
         found = shutil.which("initdb")
-        self._bin = Path(found).parent if found else max(Path("/usr/lib/postgresql").glob("*/bin"))
+        self._bin = Path(found).resolve().parent if found else max(Path("/usr/lib/postgresql").glob("*/bin"))
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.home, "postgres")

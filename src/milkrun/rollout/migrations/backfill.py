@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from milkrun.errors import InputRefused
-from milkrun.rollout.migrations.database import translated
+from milkrun.rollout.migrations.database import Connection, translated
 from milkrun.rollout.migrations.lexer import Kind
 from milkrun.rollout.migrations.pace import Pressure, pace
 from milkrun.rollout.migrations.record import Entry
@@ -17,7 +17,12 @@ from milkrun.rollout.migrations.script import Script, Statement
 from milkrun.rollout.migrations.session import Session
 from milkrun.rollout.migrations.steps import How, Step
 
-_LAG = "SELECT max(extract(epoch FROM replay_lag))::float FROM pg_stat_replication"
+# A replica's own figure stays as it was once it has caught up, until it reports again: ten seconds by default.
+_LAG = """
+SELECT max(CASE WHEN replay_lsn >= pg_current_wal_flush_lsn() THEN 0 ELSE extract(epoch FROM replay_lag) END)::float,
+       count(*) FILTER (WHERE state IS NULL)
+FROM pg_stat_replication
+"""
 _DEAD = "SELECT n_dead_tup::float FROM pg_stat_all_tables WHERE relid = to_regclass(%s)"
 
 
@@ -63,6 +68,7 @@ class _Backfill:
         self._session, self._step, self._tell, self._p99 = session, step, tell, p99_ms
         self._table, self._key = asked[0].values["table"], asked[0].values["key"]
         self._sql = parameters(statement)
+        self._unseen = 0
 
     async def run(self, known: Entry | None) -> None:
         entry = known if known is not None else await self._session.patiently(self._step.place, self._begin)
@@ -130,13 +136,28 @@ class _Backfill:
     async def _pressure(self) -> Pressure:
         watch = self._session.watch
         with translated(self._step.place):
-            lag = await (await watch.execute(_LAG)).fetchone()
+            lag, unseen = await replica_lag(watch)
             dead = await (await watch.execute(_DEAD, (self._table,))).fetchone()
+        self._tell_unseen(unseen)
         return Pressure(
             p99_ms=await self._p99(),
-            replica_lag_s=lag[0] if lag else None,
+            replica_lag_s=lag,
             dead_rows=dead[0] if dead else None,
         )
+
+    def _tell_unseen(self, replicas: int) -> None:
+        if replicas > self._unseen and self._session.settings.replica_lag_s_at_most:
+            self._session.say(
+                f"{self._step.place}: the role may not see how far {replicas} replicas are behind, so it is not"
+                " looked at: grant it pg_monitor"
+            )
+        self._unseen = replicas
+
+
+async def replica_lag(watch: Connection) -> tuple[float | None, int]:
+    """How many seconds the slowest replica is behind, None when nothing is known; and how many may not be seen."""
+    row = await (await watch.execute(_LAG)).fetchone()
+    return (row[0], row[1]) if row else (None, 0)
 
 
 def _bounds(entry: Entry) -> dict[str, str | None]:
