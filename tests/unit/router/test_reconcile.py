@@ -118,6 +118,16 @@ async def test_a_look_at_what_is_as_it_was_is_given_up_for_news_and_the_news_doe
         assert set((await news).observed.versions[V1]) == {"a", "b"}
 
 
+async def test_whether_news_was_obeyed_is_looked_at_to_the_end(slow):
+    plane, reconciler = slow
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        news = tasks.create_task(reconciler.reconcile(facts(instance("a"), instance("b"))))
+        await plane.asked.wait()
+        reconciler.hurry()
+        plane.may.set()
+        assert set((await news).observed.versions[V1]) == {"a", "b"}
+
+
 async def test_no_look_is_given_up_twice(slow):
     plane, reconciler = slow
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
