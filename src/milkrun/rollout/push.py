@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -16,7 +17,9 @@ LAST_RETRY_S = 60.0
 
 
 class Pusher:
-    """Pushes the branch to `url` (empty: nowhere) whenever woken. `trouble` says why that does not work."""
+    """Pushes the branch to `url` (empty: nowhere) whenever woken, and again ever more slowly while that fails.
+    `trouble` says why it does, and what to do.
+    """
 
     def __init__(self, git: Git, url: str) -> None:
         self._git, self._url = git, url
@@ -31,19 +34,24 @@ class Pusher:
         """Never returns. `changed` is called when the trouble is another one."""
         failures = 0
         while self._url:
-            if not failures:
-                await self._wake.wait()
+            await self._woken(failures)
             self._wake.clear()
             before = self.trouble
             try:
                 await self._git.push(self._url)
                 self.trouble, failures = "", 0
             except MilkrunError as error:
-                self.trouble = f"commits are not pushed: {error.message}"
+                self.trouble = f"commits are not pushed: {error.message} ({error.remedy})"
                 failures += 1
             if self.trouble != before:
                 structlog.get_logger("rollouts").warning(self.trouble or "commits are pushed again")
                 changed()
-            if failures:
-                pause_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures, 10))
-                await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
+
+    async def _woken(self, failures: int) -> None:
+        """There is a new commit; or it is time to try the last ones once more."""
+        pause_s: float | None = None
+        if failures:
+            pause_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures, 10)) * (0.5 + random.random() / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()

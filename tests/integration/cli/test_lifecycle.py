@@ -242,6 +242,15 @@ def test_what_up_needs_is_asked_for_before_anything_starts(farm):
     assert "is not a git repository" in done.stderr
 
 
+def test_doctor_finds_a_secret_that_git_tracks(farm):
+    settings = farm.path / "services" / "goat.toml"
+    settings.write_text(f'secrets = {{ HERD = "README.md" }}\n{settings.read_text()}')
+    done = farm.milkrun("doctor")
+    assert done.returncode == 7
+    assert "the secret HERD is README.md, which git tracks" in done.stdout
+    assert "next: git rm --cached README.md" in done.stdout
+
+
 def test_a_router_that_git_dropped_is_stopped_by_the_next_up(farm):
     first = farm.up()
     before = haproxies(farm)
