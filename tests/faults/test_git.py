@@ -1,17 +1,18 @@
-"""F22: a git remote that is away, hangs, refuses or answers nonsense changes nothing of what is served."""
+"""F22: a git remote that is away, hangs, refuses, makes no sense or has too much changes nothing of what is served."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import msgspec
 
 from milkrun.consul import keys
-from milkrun.gitsync import daemon
+from milkrun.gitsync import daemon, tree
 from milkrun.model import SyncReport
 from milkrun.repository import mirror
 
@@ -49,6 +50,8 @@ async def test_f22_a_git_remote_in_trouble(herd, chance, tmp_path, monkeypatch):
     """Each kind of trouble is said, costs no request, and the next commit is followed when it is over."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(mirror, "FETCH_WAIT_S", 1.0)
+    monkeypatch.setattr(mirror, "FETCH_BYTES_AT_MOST", 1 << 20)
+    monkeypatch.setattr(tree, "FILES_AT_MOST", 100)
     await herd.three()
     farm = a_farm(herd, tmp_path / "farm")
     commit(farm, {"0.0.1": 75, "0.0.2": 25})
@@ -64,7 +67,7 @@ async def test_f22_a_git_remote_in_trouble(herd, chance, tmp_path, monkeypatch):
             )
         )
         async with herd.load():
-            for trouble in chance.sample([away, hangs, refuses, nonsense], 4 if SOAK else 2):
+            for trouble in chance.sample(TROUBLES, len(TROUBLES) if SOAK else 2):
                 with trouble(farm):
                     await said(herd, lambda report: report.trouble)
                     await herd.more(30)
@@ -120,3 +123,30 @@ def nonsense(farm: Path):
     branch.write_text("c0ffee" * 6 + "c0ff\n")
     yield
     branch.write_text(text)
+
+
+@contextlib.contextmanager
+def too_large(farm: Path):
+    """A commit has a large file, until it is taken back."""
+    before = git(farm, "rev-parse", "HEAD")
+    (farm / "large").write_bytes(os.urandom(3 << 20))
+    git(farm, "add", "-A")
+    git(farm, "commit", "-q", "-m", "large")
+    yield
+    git(farm, "reset", "-q", "--hard", before)
+
+
+@contextlib.contextmanager
+def too_many(farm: Path):
+    """A commit has more files than anybody's services need, until the next one."""
+    files = [farm / "deploy" / f"{number}.txt" for number in range(200)]
+    for file in files:
+        file.touch()
+    git(farm, "add", "-A")
+    git(farm, "commit", "-q", "-m", "many")
+    yield
+    for file in files:
+        file.unlink()
+
+
+TROUBLES = [away, hangs, refuses, nonsense, too_large, too_many]

@@ -19,6 +19,10 @@ from milkrun.settings.text import FILE_BYTES_AT_MOST
 PLACES = (SETTINGS_FILE, "services", "deploy")
 """Where gitsync looks in the repository; it reads nothing else."""
 
+FILES_AT_MOST = 10_000
+BYTES_AT_MOST = 64 << 20
+"""Of one commit, in these places."""
+
 RESERVED = ServiceName("milkrun")
 _T = TypeVar("_T")
 
@@ -41,8 +45,17 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readable(files: Mapping[str, File]) -> list[File]:
-    """The files whose content has to be read: those that `wanted` will not refuse by their looks."""
-    return [file for path, file in files.items() if _concerns(path) and file.plain and not _too_long(file)]
+    """The files whose content has to be read: those that `wanted` will not refuse by their looks.
+
+    Raises InputRefused when the commit has more files, or more in them, than is ever read.
+    """
+    where = f"in {', '.join(PLACES[:-1])} and {PLACES[-1]}"
+    if len(files) > FILES_AT_MOST:
+        raise InputRefused(f"the commit has {len(files)} files {where}; {FILES_AT_MOST} are the most")
+    found = [file for path, file in files.items() if _concerns(path) and file.plain and not _too_long(file)]
+    if (size := sum(file.size for file in found)) > BYTES_AT_MOST:
+        raise InputRefused(f"the commit's files {where} have {size} bytes; {BYTES_AT_MOST} are the most")
+    return found
 
 
 def wanted(files: Mapping[str, File], contents: Mapping[str, bytes], commit: CommitId) -> Wanted:

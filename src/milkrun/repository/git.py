@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
@@ -22,6 +23,7 @@ from milkrun.settings.text import typed
 
 CALL_WAIT_S = 15.0
 OUTPUT_BYTES_AT_MOST = 64 << 20
+TOO_LARGE = "File too large"
 _SAID_BYTES_AT_MOST = 1 << 16
 
 _SETTINGS = (
@@ -75,13 +77,19 @@ class Git:
         variables: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (0,),
         wait_s: float = CALL_WAIT_S,
+        file_bytes_at_most: int = 0,
     ) -> Done:
         """What git printed, when it ended with a status in `accept`; raises MilkrunError otherwise.
 
-        Past `wait_s` seconds, or when the caller is cancelled, git and all that it started are gone.
+        Past `wait_s` seconds, or when the caller is cancelled, git and all that it started are gone. With
+        `file_bytes_at_most` it fails when it would write a longer file, and says TOO_LARGE.
         """
         process = await self.start(*arguments, variables=variables)
         try:
+            if file_bytes_at_most:
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    limits = file_bytes_at_most, file_bytes_at_most
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
             async with asyncio.timeout(wait_s):
                 out, said = await _converse(process, stdin)
                 status = await process.wait()
@@ -111,6 +119,7 @@ class Git:
                 stderr=stderr,
                 env=_environment() | dict(variables or {}),
                 start_new_session=True,
+                restore_signals=False,  # what exceeds a limit is an error that git cleans up after, not its death
             )
         except FileNotFoundError as error:
             raise _missing() from error

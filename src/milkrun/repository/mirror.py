@@ -7,10 +7,12 @@ from pathlib import Path
 
 from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound
 from milkrun.model import CommitId, branch_name
-from milkrun.repository.git import Git
+from milkrun.repository.git import TOO_LARGE, Done, Git
 from milkrun.repository.reading import Repository, Tip
 
 FETCH_WAIT_S = 120.0
+FETCH_BYTES_AT_MOST = 1 << 30
+"""Of one fetch, which is one file while objects are checked: the first one has the whole history."""
 PROTOCOLS = ("https", "ssh", "file")
 
 _INCOMING = "refs/milkrun/incoming"
@@ -25,6 +27,8 @@ class Mirror:
         self._protocol = protocol(url)
         self._folder = folder
         self._branch = branch_name(branch)
+        self._too_large = ""  # the remote's tip that is, as far as it is known
+        self._was_too_large = False
 
     @property
     def shown(self) -> str:
@@ -73,14 +77,43 @@ class Mirror:
 
     async def _download(self) -> None:
         refspec = f"+refs/heads/{self._branch}:{_INCOMING}"
+        # What was refused is not downloaded again and again: only when the branch is somewhere else.
+        tip = await self._remote_tip() if self._was_too_large else ""
+        if tip and tip == self._too_large:
+            raise self._refusal()
+        try:
+            await self._git(
+                *("fetch", "--quiet", "--no-tags", "--", self._url, refspec),
+                file_bytes_at_most=FETCH_BYTES_AT_MOST,
+            )
+        except MilkrunError as error:
+            for left in self._folder.glob("objects/pack/tmp_*"):
+                left.unlink(missing_ok=True)
+            if TOO_LARGE in error.message:
+                self._was_too_large, self._too_large = True, tip
+                raise self._refusal() from error
+            raise
+        self._was_too_large = False
+
+    async def _remote_tip(self) -> str:
+        done = await self._git("ls-remote", "--", self._url, f"refs/heads/{self._branch}")
+        return done.text.partition("\t")[0]
+
+    async def _git(self, *arguments: str, file_bytes_at_most: int = 0) -> Done:
         git = Git(self._folder, protocols=(self._protocol,))
         try:
-            await git.run("fetch", "--quiet", "--no-tags", "--", self._url, refspec, wait_s=FETCH_WAIT_S)
+            return await git.run(*arguments, wait_s=FETCH_WAIT_S, file_bytes_at_most=file_bytes_at_most)
         except MilkrunError as error:
             raise MilkrunError(
                 f"{self.shown} cannot be fetched: {error.message.replace(self._url, self.shown)}",
                 remedy=f"try it by hand: git ls-remote {self.shown} {self._branch}",
             ) from error
+
+    def _refusal(self) -> InputRefused:
+        return InputRefused(
+            f"{self._branch} at {self.shown} is not fetched: more than {FETCH_BYTES_AT_MOST >> 20} MiB are new there",
+            remedy="keep large files out of the environment's repository, also out of its history",
+        )
 
 
 def is_remote(text: str) -> bool:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milkrun.errors import InputRefused
 from milkrun.gitsync import tree
 from milkrun.model import CommitId
 from milkrun.repository import File
@@ -121,3 +122,14 @@ paths = st.one_of(
 def test_no_tree_raises(files, modes):
     wanted = read(files, modes)
     assert wanted.kept.isdisjoint(f"deploy/{name}.json" for name in wanted.wishes)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "why"), [("FILES_AT_MOST", 4, "has 5 files"), ("BYTES_AT_MOST", 60, "have 65 bytes")]
+)
+def test_a_commit_with_too_much_in_it_is_refused(monkeypatch, limit, most, why):
+    monkeypatch.setattr(tree, limit, most + 100)
+    assert read(GOOD).refused == []
+    monkeypatch.setattr(tree, limit, most)
+    with pytest.raises(InputRefused, match=why):
+        read(GOOD)

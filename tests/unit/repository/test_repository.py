@@ -18,6 +18,7 @@ from milkrun.repository import (
     mirrored_tips,
     tips,
 )
+from milkrun.repository import mirror as mirror_module
 from milkrun.repository.git import Git
 
 GOAT = b'{"version=0.0.1": {"weight": 1}}\n'
@@ -566,6 +567,29 @@ async def test_a_remote_that_is_away_is_trouble_and_the_mirror_stays(farm, tmp_p
     with pytest.raises(MilkrunError, match="cannot be fetched"):
         await mirror.fetch()
     assert await mirror.last() == old
+
+
+async def test_a_remote_that_is_too_large_is_refused_once_and_the_mirror_stays(farm, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror_module, "FETCH_BYTES_AT_MOST", 1 << 20)
+    mirror = Mirror(f"file://{farm}", tmp_path / "mirror", "main")
+    old = await mirror.fetch()
+    for number in range(3):  # no one of them is
+        write(farm, f"large{number}", os.urandom(600 << 10))
+    git(farm, "add", "-A")
+    git(farm, "commit", "-qm", "large")
+
+    for _ in range(2):
+        with pytest.raises(InputRefused, match="more than 1 MiB are new there"):
+            await mirror.fetch()
+        assert not list((tmp_path / "mirror").glob("objects/**/tmp_*"))
+        assert await mirror.last() == old
+    monkeypatch.setattr(mirror_module, "FETCH_BYTES_AT_MOST", 1 << 30)
+    with pytest.raises(InputRefused):
+        await mirror.fetch()  # the branch is where it was: nothing is downloaded
+
+    git(farm, "reset", "-q", "--hard", old.commit)
+    git(farm, "commit", "-q", "--allow-empty", "-m", "x")
+    assert (await mirror.fetch()).commit == git(farm, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
