@@ -176,3 +176,33 @@ async def test_a_backfill_that_lost_its_server_goes_on_where_it_was(cluster, url
         assert await verify(here, script(ledger.VERIFY, "verify.sql")) == []
     assert seen[0].rows > 2000
     assert seen[-1].rows == 5000
+
+
+async def test_a_backfill_waits_for_vacuum_while_too_many_rows_are_dead(url, address):
+    await expanded(address)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("alter table bottles set (autovacuum_enabled = false)")
+    settings = MigrationSettings(batch=1000, dead_rows_at_most=1000)
+    told = asyncio.Queue()
+    waits = 0
+    async with session(address, settings=settings) as here, asyncio.TaskGroup() as tasks:
+
+        async def flushed():
+            """PostgreSQL tells its figures once a second, if nobody asks."""
+            await here.connection.execute("select pg_stat_force_next_flush()")
+
+        async def fills():
+            await backfill(here, script(ledger.BACKFILL, "backfill.sql"), told.put_nowait, flushed)
+            told.put_nowait(None)
+
+        tasks.create_task(fills())
+        before = 0
+        while (progress := await told.get()) is not None:
+            if progress.why_slow and progress.rows == before:
+                assert progress.why_slow.startswith("dead rows ")
+                waits += 1
+                with psycopg.connect(url, autocommit=True) as connection:
+                    connection.execute("vacuum bottles")
+            before = progress.rows
+    assert waits >= 1
+    assert ledger.one(url, "select count(*) from bottles where goat is distinct from name") == 0

@@ -134,19 +134,20 @@ class _Backfill:
         return row[0] if row and row[0] > 0 else None
 
     async def _pressure(self) -> Pressure:
-        watch = self._session.watch
+        """What is seen of what has a limit: each look costs a twentieth of a batch."""
+        watch, limits = self._session.watch, self._session.settings
+        lag = dead = None
         with translated(self._step.place):
-            lag, unseen = await replica_lag(watch)
-            dead = await (await watch.execute(_DEAD, (self._table,))).fetchone()
-        self._tell_unseen(unseen)
-        return Pressure(
-            p99_ms=await self._p99(),
-            replica_lag_s=lag,
-            dead_rows=dead[0] if dead else None,
-        )
+            if limits.replica_lag_s_at_most:
+                lag, unseen = await replica_lag(watch)
+                self._tell_unseen(unseen)
+            if limits.dead_rows_at_most:
+                row = await (await watch.execute(_DEAD, (self._table,))).fetchone()
+                dead = row[0] if row else None
+        return Pressure(p99_ms=await self._p99(), replica_lag_s=lag, dead_rows=dead)
 
     def _tell_unseen(self, replicas: int) -> None:
-        if replicas > self._unseen and self._session.settings.replica_lag_s_at_most:
+        if replicas > self._unseen:
             self._session.say(
                 f"{self._step.place}: the role may not see how far {replicas} replicas are behind, so it is not"
                 " looked at: grant it pg_monitor"
