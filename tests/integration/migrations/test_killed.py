@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -40,3 +42,30 @@ async def test_killed_at_each_statement_it_goes_on_behind_the_last_one(url, addr
         ledger.one(url, "select indisvalid from pg_index where indexrelid = 'bottles_goat'::regclass") is True
     )
     assert ledger.one(url, "select convalidated from pg_constraint where conname = 'bottles_litres'") is True
+
+
+async def test_killed_while_an_index_waits_for_somebody_the_next_one_does_not_wait_for_the_dead(url, address):
+    """The server's part of it would go on waiting, with the service's lock, if it did not look for its client."""
+    plan = steps(parse(ledger.EXPAND, "expand.sql"), "expand")
+    with contextlib.closing(psycopg.connect(url)) as batch, psycopg.connect(url, autocommit=True) as look:
+        # An index waits for each older snapshot; the statements before it do not mind one.
+        batch.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        batch.execute("select 1")
+        process = subprocess.Popen([sys.executable, Path(__file__).with_name("killed.py"), url, "0", "never"])
+        try:
+            while not look.execute(
+                "select 1 from pg_stat_progress_create_index where phase like 'waiting%'"
+            ).fetchone():
+                assert process.poll() is None
+                await asyncio.sleep(0.01)
+        finally:
+            process.kill()
+            process.wait(30)
+        async with opened(address, "ledger", "2", MigrationSettings(), lambda _: None) as here:
+            left = await here.record.left(plan)
+            batch.rollback()
+            assert await apply(here, plan) == len(left)
+    assert next(step.number for step, _ in left) == 5
+    assert (
+        ledger.one(url, "select indisvalid from pg_index where indexrelid = 'bottles_goat'::regclass") is True
+    )
