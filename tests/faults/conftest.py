@@ -1,12 +1,10 @@
-"""Each fault row with many seeds: two as a part of the suite (one for a test that waits by design), twenty with
-MILKRUN_SOAK=1."""
+"""Each fault row with many seeds: one as a part of the suite, twenty with MILKRUN_SOAK=1, or MILKRUN_SEEDS of them."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import AsyncIterator
-from typing import TypeVar
 
 import pytest
 
@@ -18,19 +16,12 @@ SOAK = os.environ.get("MILKRUN_SOAK") == "1"
 PLANES = ["haproxy", pytest.param("envoy", marks=pytest.mark.needs("envoy"))]
 PLANES_OF_LONG = PLANES if SOAK else PLANES[:1]
 
-_Test = TypeVar("_Test")
-
-
-def long(test: _Test) -> _Test:
-    """The test waits by design: it has one seed where a short one has two."""
-    test.seeds = 1
-    return test
+SEEDS = int(os.environ.get("MILKRUN_SEEDS", "20" if SOAK else "1"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chance" in metafunc.fixturenames:
-        few = getattr(metafunc.function, "seeds", 2)
-        metafunc.parametrize("seed", range(20 if SOAK else few))
+        metafunc.parametrize("seed", range(SEEDS))
 
 
 @pytest.fixture

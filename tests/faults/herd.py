@@ -22,8 +22,8 @@ RATE = 200.0
 class Goat:
     """An app that says who it is and what it was asked, until it is told to lie, to hang or to die.
 
-    `status` is what it answers, `health` what `/health` answers; while `gate` is
-    cleared it holds its answers back.
+    `status` is what it answers, `health` what `/health` answers, `slow_s` how long it takes; while `gate` is cleared it
+    holds its answers back.
     """
 
     def __init__(self, name: str, version: str) -> None:
@@ -32,6 +32,7 @@ class Goat:
         self.port = 0
         self.status = 200
         self.health = 200
+        self.slow_s = 0.0
         self.killed = False
         self.asked: list[str] = []
         self.held = 0
@@ -75,6 +76,7 @@ class Goat:
                         self.held += 1
                         try:
                             await self.gate.wait()
+                            await asyncio.sleep(self.slow_s)
                         finally:
                             self.held -= 1
                     said = {

@@ -16,7 +16,7 @@ from milkrun.gitsync import daemon, tree
 from milkrun.model import SyncReport
 from milkrun.repository import mirror
 
-from .conftest import SOAK, long
+from .conftest import SOAK
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -45,7 +45,6 @@ def a_farm(herd, folder: Path) -> Path:
     return folder
 
 
-@long
 async def test_f22_a_git_remote_in_trouble(herd, chance, tmp_path, monkeypatch):
     """Each kind of trouble is said, costs no request, and the next commit is followed when it is over."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -15,7 +15,7 @@ from milkrun.errors import DataPlaneError
 from milkrun.router.haproxy import binary, parse, plane
 from milkrun.router.haproxy.process import Process
 
-from .conftest import SOAK, long
+from .conftest import SOAK
 from .herd import worker_of
 
 
@@ -58,7 +58,6 @@ async def another_behind(socket: Path, answer):
         real.rename(socket)
 
 
-@long
 async def test_f25_haproxys_socket_makes_no_sense(herd, chance):
     """Traffic flows, that nothing can be told is said, nothing is reloaded; then the router follows again."""
     hows = chance.sample(["garbage", "silence", "hanging up", "an error"], 4)
@@ -147,7 +146,6 @@ async def test_f26_changes_need_no_worker_of_their_own(herd, chance):
         assert (report.reloads, len(running)) == (0, 1)
 
 
-@long
 async def test_f26_old_workers_do_not_pile_up(herd, chance, monkeypatch):
     """Each reload leaves a worker behind that has a long request: there are never more than the limit."""
     render = plane.config.render

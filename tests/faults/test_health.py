@@ -7,7 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
-from .conftest import PLANES, long
+from milkrun.consul import keys
+from milkrun.model import CommitId, CommitMark
+from milkrun.router import ejection
+from milkrun.settings.service import EjectionSettings, PublishedService, ServiceSettings, TrafficSettings
+
+from .conftest import PLANES, PLANES_OF_LONG
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -68,12 +73,9 @@ async def test_f32_one_accepts_and_hangs_up(herd, chance):
     herd.proved()
 
 
-@long
 async def test_f32_one_of_four_answers_5xx_while_its_check_is_good(herd, chance):
     """It is put aside, which is said; its callers see it fail no more; then it is asked again, and serves."""
-    for name in "abcd":
-        await herd.goat(name, "0.0.1")
-    sick = herd.goats[chance.choice("abcd")]
+    sick = await _four(herd, chance)
     async with herd.router(), herd.load():
         await herd.follows(0)
         sick.status = chance.choice([500, 502, 503])
@@ -88,11 +90,62 @@ async def test_f32_one_of_four_answers_5xx_while_its_check_is_good(herd, chance)
     assert (back.reloads, back.drift) == (0, [])
 
 
+@pytest.mark.parametrize("plane", PLANES_OF_LONG)
+async def test_f32_one_of_four_never_answers_while_its_check_is_good(herd, chance, monkeypatch):
+    """It is put aside, which is said; whoever waits for it is not cut off, and has an answer when it wakes up."""
+    monkeypatch.setattr(ejection, "FIRST_S", 1.0)
+    sick = await _four(herd, chance)
+    await _ejects(herd, silent_s=1.0)
+    async with herd.router(), herd.load():
+        await herd.follows(0)
+        await herd.more(20, sick.name)
+        sick.gate.clear()
+        report = await herd.reported(lambda report: report.alarms)
+        assert "requests wait for it" in report.alarms[0]
+        held = sick.held
+        await herd.more(100)
+        assert sick.held <= held
+        sick.gate.set()
+        await herd.more(10, sick.name)
+        await herd.follows(0)
+    herd.proved()
+
+
+async def test_f32_one_of_four_is_slow_while_its_check_is_good(herd, chance, monkeypatch):
+    """It is put aside, which is said, and asked again when it is quick."""
+    monkeypatch.setattr(ejection, "FIRST_S", 1.0)
+    monkeypatch.setattr(ejection, "WINDOW_S", 1.0)
+    sick = await _four(herd, chance)
+    async with herd.router(), herd.load():
+        await herd.follows(0)
+        sick.slow_s = chance.uniform(0.4, 0.8)
+        report = await herd.reported(lambda report: report.alarms)
+        assert "its answers take" in report.alarms[0]
+        sick.slow_s = 0.0
+        await herd.more(10, sick.name)
+        await herd.follows(0)
+    herd.proved()
+
+
+async def _four(herd, chance):
+    """Four goats of one version, of whom this one is going to be sick."""
+    for name in "abcd":
+        await herd.goat(name, "0.0.1")
+    return herd.goats[chance.choice("abcd")]
+
+
+async def _ejects(herd, **settings: float) -> None:
+    """The service's file says this of who is put aside."""
+    traffic = TrafficSettings(ejection=EjectionSettings(**settings))
+    mark = CommitMark(commit=CommitId("0" * 40), generation=1)
+    published = PublishedService(mark=mark, settings=ServiceSettings(command=["goat"], traffic=traffic))
+    await herd.registry.put(f"{keys.SERVICES}goat", msgspec.json.encode(published))
+
+
 async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-@long
 async def test_f33_a_version_that_fails_while_its_check_is_good_is_counted(herd, chance):
     """The router's figures say which version it is: who judges a canary sees it there."""
     goats = await herd.three()
@@ -107,7 +160,6 @@ async def test_f33_a_version_that_fails_while_its_check_is_good_is_counted(herd,
     assert report.versions["0.0.1"].total.failures == 0
 
 
-@long
 async def test_f34_the_checks_of_all_fail_and_the_apps_are_fine(herd, chance):
     """The registry's own probes of a health page that is broken everywhere: all serve on."""
     goats = await herd.three()

@@ -17,7 +17,6 @@ from milkrun.consul import wire as nouns
 from milkrun.errors import MilkrunError
 from milkrun.testing.registry import embedded_registry
 
-from .conftest import long
 from .herd import Herd, a_herd
 from .relay import Relay
 from .wire import Wire, on_a_host, ports_from
@@ -45,7 +44,6 @@ async def far_registry(folder: Path, chance: random.Random) -> AsyncIterator[tup
         yield herd, wire, relay.url
 
 
-@long
 def test_f9_a_router_that_cannot_reach_the_registry(tmp_path, chance):
     """Each kind of cut: users notice nothing, no new commit is called served, and then it is followed."""
 
@@ -105,7 +103,6 @@ async def _signs_of_life(registry: Registry, goats) -> None:
         await asyncio.sleep(0.2)
 
 
-@long
 def test_f12_a_wire_that_loses_and_delays(tmp_path, chance):
     """Of 30 % lost packets and 200 ms each way users notice nothing; the router keeps its session and follows."""
 
@@ -141,7 +138,6 @@ def take_all_ports_towards(port: int, held: contextlib.ExitStack) -> None:
             return
 
 
-@long
 def test_f28_no_port_is_left_for_an_instance(tmp_path, chance):
     """Somebody holds every outgoing port towards one instance: the others serve, and it is back when they are free."""
 

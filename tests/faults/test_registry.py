@@ -1,4 +1,4 @@
-"""F6, F7, F8, F11, F20: whatever the registry says or does not say, users notice nothing."""
+"""F6, F7, F8, F11, F20, F29: whatever the registry says or does not say, users notice nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from ports import free_port
 
-from milkrun.consul import keys
+from milkrun.consul import Address, keys
 
-from .conftest import PLANES, PLANES_OF_LONG, SOAK, long
+from .conftest import PLANES, PLANES_OF_LONG, SOAK
+from .herd import a_herd
 from .relay import Relay
 
 WATCHED = ("/v1/health/service/goat", "/v1/kv/goat/")
@@ -122,7 +127,6 @@ def _asked():
     return [(WATCHED[0], {}), (WATCHED[1], {"recurse": ""})]
 
 
-@long
 @pytest.mark.parametrize("plane", PLANES_OF_LONG)
 async def test_f8_a_registry_restored_from_an_old_snapshot(herd, chance):
     """The older world is refused and said, over a restart of the router too; newer commits are followed again."""
@@ -157,7 +161,6 @@ async def test_f8_a_registry_restored_from_an_old_snapshot(herd, chance):
     herd.proved()
 
 
-@long
 async def test_f11_a_registry_that_is_slow(herd, chance):
     """Answers come after five seconds and a byte a second: users do not wait for them, and questions do not pile up."""
     async with Relay(herd.between.url).running() as relay:
@@ -211,3 +214,84 @@ async def test_f20_all_weights_zero_by_intent(herd, chance):
         async with herd.load():
             await herd.more(20, "a", "b")
     herd.proved()
+
+
+async def test_f29_a_registry_without_a_file_descriptor(chance, tmp_path):
+    """Whoever it knows is served; whoever is new is not, until there are some again; users notice nothing."""
+    port = free_port()
+    async with a_registry(port, tmp_path) as process:
+        async with a_herd(tmp_path, Address(url=f"http://127.0.0.1:{port}")) as herd:
+            await herd.three()
+            async with herd.router(), herd.load(), Knock(port) as known:
+                await herd.follows(1)
+                assert await known.leads(within_s=20)
+                limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+                few = len(list(Path(f"/proc/{process.pid}/fd").iterdir())) + chance.randrange(-3, 1)
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
+                async with contextlib.AsyncExitStack() as strangers:
+                    for _ in range(chance.randrange(20, 60)):
+                        stranger = await strangers.enter_async_context(Knock(port))
+                    assert not await stranger.leads(within_s=0.5)
+                    await herd.weigh(2, {"0.0.1": 50, "0.0.2": 50})
+                    await herd.more(100)
+                    assert await known.leads(within_s=20)
+                    assert process.returncode is None
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+                async with Knock(port) as new:
+                    assert await new.leads(within_s=20)
+                await herd.goat("d", "0.0.2")
+                await herd.follows(2)
+            herd.proved()
+        assert process.returncode is None
+
+
+@contextlib.asynccontextmanager
+async def a_registry(port: int, folder: Path):
+    """A registry in a process of its own."""
+    command = ["registry", "--http", f"127.0.0.1:{port}", "--acl", "open", "--data", str(folder / "registry")]
+    with (folder / "registry.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "milkrun", *command), cwd=folder, stderr=log
+        )
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(OSError):
+                    async with Knock(port) as first:
+                        if await first.leads(within_s=5):
+                            break
+                await asyncio.sleep(0.05)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        print((folder / "registry.log").read_text())
+
+
+class Knock:
+    """One connection to the registry."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self):
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def leads(self, *, within_s: float) -> bool:
+        """Whether it answers who the leader is."""
+        self._writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        try:
+            async with asyncio.timeout(within_s):
+                head = await self._reader.readuntil(b"\r\n\r\n")
+                size = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+                await self._reader.readexactly(int(size))
+        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            return False
+        return head.startswith(b"HTTP/1.1 200 ")

@@ -8,7 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
-from .conftest import SOAK, long
+from .conftest import SOAK
 from .herd import worker_of
 
 KILLED = """
@@ -86,7 +86,6 @@ async def rests(herd, name: str) -> None:
             await herd.more(20)
 
 
-@long
 async def test_f29_a_router_without_a_file_descriptor(herd, chance):
     """It lives, HAProxy serves, and what it missed it does when there are some again."""
     await herd.three()
