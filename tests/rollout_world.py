@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 import msgspec
+from rollout_database import Database
 
 from milkrun.model import (
     SHARE_SLOTS,
@@ -29,7 +30,7 @@ from milkrun.model import (
 from milkrun.rollout import machine
 from milkrun.rollout.analysis.verdict import Seen
 from milkrun.rollout.facts import Facts, Head
-from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunSmoke, Tested
+from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
 from milkrun.rollout.observed import Recent
 from milkrun.rollout.opening import begun
 from milkrun.rollout.plan import plan
@@ -94,12 +95,15 @@ class World:
         rate: float = 400.0,
         kill: float = 0.0,
         routers: int = 2,
+        database: Database | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.now = 1000.0
         self.sick, self.rate, self.kill = sick, rate, kill
         self.file, self.history = base, [(0.0, base)]
-        self.plan = plan("r1", GOAT, NEW, base, settings, strategy=strategy)
+        self.database = database
+        migrations = {NEW: database.migration} if database else None
+        self.plan = plan("r1", GOAT, NEW, base, settings, strategy=strategy, migrations=migrations)
         start = Intent(id="1", verb="start", by="test", at=self.now)
         self.stored: State = begun(self.plan, start, 1, self.now)
         self.intents: list[Intent] = []
@@ -154,6 +158,9 @@ class World:
         for router in self.routers:
             self._follow(router, wish)
             self._serve(router)
+        if self.database:
+            share = sum(self.shares(router).get(NEW, 0.0) for router in self.routers)
+            self.database.judge(running=self.running(NEW), share=share)
 
     def _follow(self, router: Router, wish: Wish) -> None:
         written = self.history[-1][0]
@@ -161,6 +168,9 @@ class World:
             if wish.weights != router.wish.weights:
                 router.window = {}
             router.wish, router.generation = wish, self.generation
+
+    def running(self, version: VersionName) -> int:
+        return sum(unit.version == version for unit in self.units)
 
     def healthy(self, version: VersionName) -> list[Unit]:
         return [
@@ -296,7 +306,7 @@ class World:
         if decision.action is None or self._dies():
             return
         result = self._do(decision.action)
-        if self._dies():
+        if result is None or self._dies():
             return
         after = machine.outcome(self.stored, result, self.now)
         self.stored = after.state
@@ -310,6 +320,8 @@ class World:
                 return Tested(not self.sick.bad_smoke, "smoke")
             case RunHooks():
                 return Tested(True, "hooks")
+            case RunMigration(step):
+                return self.database.carry_out(step, NEW, running=self.running(NEW), dies=self.kill / 4)
 
     def _commit(self, action: MakeCommit):
         said = deploy.parse(self.file, "f")

@@ -210,7 +210,7 @@ def undo(place: Place, *, service: str, version: str, wait: bool, reason: str, r
         _say(place, service, "abort", registry, reason=reason or "undo")
         return
     before = version or _before(shelf.history, service)
-    drawn = asyncio.run(planned(place, service, before, strategy="undo"))
+    drawn = asyncio.run(planned(place, service, before, strategy="undo", history=shelf.history))
     asyncio.run(ask(address, name, begin(drawn, strategy="undo", replicas=None, digest="", reason=reason)))
     terminal.say(f"rollout {drawn.id}: {service} goes back to {before}")
     if wait:

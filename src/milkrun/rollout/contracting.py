@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import msgspec
@@ -38,13 +39,23 @@ def contract(empty: Plan, migration: Migration, outdated: list[VersionName]) -> 
     return msgspec.structs.replace(found, digest=digest(found))
 
 
+def newer(history: Iterable[Receipt], than: VersionName, versions: Iterable[VersionName]) -> set[VersionName]:
+    """Those of the versions that are known to have come after that one."""
+    receipts, found = list(history), set()
+    for version in versions:
+        with contextlib.suppress(Conflict):
+            if than in before(receipts, version):
+                found.add(version)
+    return found
+
+
 def before(history: Iterable[Receipt], version: VersionName) -> list[VersionName]:
     """The versions that the service had before that one was rolled out. Raises Conflict when it never was."""
     found: set[VersionName] = set()
     known: set[VersionName] | None = None
     for receipt in history:
-        if receipt.outcome == "refused" or receipt.strategy == "contract":
-            continue
+        if receipt.outcome == "refused" or receipt.strategy in ("contract", "undo"):
+            continue  # neither brings a version that was not there before
         if receipt.version == version and receipt.outcome == "done":
             known = found | {*receipt.old}
         found |= {receipt.version, *receipt.old}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from milkrun.errors import InputRefused, NotFound
+from milkrun.errors import Conflict, InputRefused, NotFound
 from milkrun.model import ServiceName, VersionName
 from milkrun.rollout import contracting, shares
 from milkrun.rollout.git import Git, Source
@@ -31,11 +31,10 @@ async def drawn(
     """
     source = await git.files(service)
     found: dict[VersionName, Migration] = {}
-    wish = deploy.parse(source.base, f"deploy/{service}.json")
-    for name in shares.serving(wish) if strategy == "undo" else (version,):
-        migration = await _migration(git, source, service, name, judged=strategy != "undo")
-        if migration:
-            found[name] = migration
+    if strategy == "undo":
+        found = await _undone(git, source, service, version, history)
+    elif migration := await _migration(git, source, service, version, judged=True):
+        found[version] = migration
     if strategy == "contract":
         if version not in found or "contract" not in found[version].phases:
             raise NotFound(
@@ -64,6 +63,25 @@ async def drawn(
         replicas=replicas,
         migrations=found,
     ), source
+
+
+async def _undone(
+    git: Git, source: Source, service: ServiceName, version: VersionName, history: Iterable[Receipt]
+) -> dict[VersionName, Migration]:
+    """The migrations of those who came after the version. One that itself came after them is not for an undo: what it
+    needs may have been taken away.
+    """
+    serving = shares.serving(deploy.parse(source.base, f"deploy/{service}.json"))
+    others = [name for name in serving if name != version]
+    newer = contracting.newer(history, version, others)
+    if not newer.issuperset(others) and (await git.scripts(source.commit, service, version)).texts:
+        raise Conflict(
+            f"{version} of {service} has a migration and is not known to have come before {', '.join(others)}: that"
+            " is no undo",
+            remedy=f"milkrun deploy {service} {version}",
+        )
+    found = {name: await _migration(git, source, service, name, judged=False) for name in sorted(newer)}
+    return {name: each for name, each in found.items() if each}
 
 
 async def _migration(

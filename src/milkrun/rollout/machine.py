@@ -258,7 +258,9 @@ class _Turn(Course):
             case Hook():
                 return self._announce(step.name, RunHooks(step.phase))
             case Migrate():
-                self.set(waits_for=[self._facts.progress] if self._facts.progress else [])
+                told = self._facts.progress
+                if told and self.state.waits_for != [told]:
+                    self.set(waits_for=[told], tries=1)  # it comes on: an engine may die of it later once more
                 return self._announce(step.name, RunMigration(step))
 
     def _announce(self, what: str, action: Action) -> Action | None:

@@ -77,13 +77,13 @@ def receipt(state: State, now: float) -> Receipt:
 def lines(receipt: Receipt) -> list[str]:
     """The receipt for people."""
     over, took_s = ", ".join(receipt.old) or "nobody", receipt.ended - receipt.started
-    found = [
-        f"{receipt.service} {receipt.version} over {over}, {receipt.strategy}, by {receipt.by}, in {took_s:.1f} s",
-        *(
+    what = "contract" if receipt.strategy == "contract" else f"over {over}, {receipt.strategy}"
+    found = [f"{receipt.service} {receipt.version} {what}, by {receipt.by}, in {took_s:.1f} s"]
+    if receipt.strategy != "contract":  # no traffic is shifted by it
+        found += [
             f"{version}: {count.requests} requests, {count.failures} failed"
             for version, count in receipt.requests.items()
-        ),
-    ]
+        ]
     if receipt.hurt:
         found.append(f"{100 * receipt.hurt:.3f} % of all requests failed in {receipt.version}")
     if receipt.slowest_s:
@@ -110,7 +110,7 @@ def message(state: State, title: str, now: float) -> str:
         f"Milkrun-Step: {state.index + 1}/{len(state.steps)} {title}",
         f"{EPOCH}: {state.epoch}",
         f"Milkrun-Verdict: {verdict}",
-        *(f"Milkrun-Migrated: {each.partition(':')[0]}" for each in state.migrated),
+        *dict.fromkeys(f"Milkrun-Migrated: {each.partition(':')[0]}" for each in state.migrated),
     ]
     text = "\n".join(" ".join(line.split()) for line in body)
     return "\n\n".join(part for part in (subject, text, "\n".join(trailers)) if part) + "\n"

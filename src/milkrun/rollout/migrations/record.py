@@ -21,7 +21,7 @@ _TABLE = (
     """CREATE TABLE IF NOT EXISTS milkrun.migrations (
         service text NOT NULL, version text NOT NULL, phase text NOT NULL, step int NOT NULL,
         digest text NOT NULL, state text NOT NULL CHECK (state IN ('begun', 'done')),
-        cursor text, until text, rows bigint NOT NULL DEFAULT 0,
+        cursor text, until text, rows bigint NOT NULL DEFAULT 0, rollout text NOT NULL DEFAULT '',
         at timestamptz NOT NULL DEFAULT now(), by text NOT NULL DEFAULT current_setting('application_name'),
         PRIMARY KEY (service, version, phase, step))""",
     """CREATE TABLE IF NOT EXISTS milkrun.unsuited (
@@ -40,10 +40,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Record:
-    """The entries of one service's version. Whoever writes holds the service's lock."""
+    """The entries of one service's version. Whoever writes holds the service's lock, and does it for a `rollout`."""
 
-    def __init__(self, connection: Connection, service: ServiceName, version: VersionName) -> None:
-        self._connection, self._of = connection, (service, version)
+    def __init__(
+        self, connection: Connection, service: ServiceName, version: VersionName, rollout: str = ""
+    ) -> None:
+        self._connection, self._of, self._rollout = connection, (service, version), rollout
 
     async def prepare(self) -> None:
         """The table is there."""
@@ -72,6 +74,13 @@ class Record:
         """Whether anything of the phase was begun."""
         return any(of == phase for of, _ in await self.entries())
 
+    async def another(self) -> str:
+        """Another rollout that did a part of it; empty when there is none."""
+        asked = "SELECT rollout FROM milkrun.migrations WHERE service = %s AND version = %s AND rollout <> %s LIMIT 1"
+        with translated("the record of migrations"):
+            row = await (await self._connection.execute(asked, (*self._of, self._rollout))).fetchone()
+        return row[0] if row else ""
+
     async def left(self, steps: list[Step]) -> list[tuple[Step, Entry | None]]:
         """The steps that are not done, with what is known of them. Raises Conflict when done ones are others now."""
         entries = await self.entries()
@@ -88,8 +97,8 @@ class Record:
     async def put(self, step: Step, entry: Entry) -> None:
         """The entry is written, in the transaction that is open (or by itself)."""
         await self._connection.execute(
-            "INSERT INTO milkrun.migrations (service, version, phase, step, digest, state, cursor, until, rows)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            "INSERT INTO milkrun.migrations (service, version, phase, step, digest, state, cursor, until, rows,"
+            " rollout) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (service, version, phase, step) DO UPDATE SET digest = EXCLUDED.digest, at = now(),"
             " state = EXCLUDED.state, cursor = EXCLUDED.cursor, until = EXCLUDED.until, rows = EXCLUDED.rows,"
             " by = EXCLUDED.by",
@@ -102,6 +111,7 @@ class Record:
                 entry.cursor,
                 entry.until,
                 entry.rows,
+                self._rollout,
             ),
         )
 

@@ -74,7 +74,7 @@ class Rides:
         settings = migration.settings
         scripts = await self._git.scripts(migration.commit, plan.service, step.version)
         to = database.address(settings, self._folder)
-        async with opened(to, plan.service, step.version, settings, patience.say) as session:
+        async with opened(to, plan.service, step.version, settings, patience.say, rollout=plan.id) as session:
             if step.phase in ("expand", "backfill", "verify") and await session.record.begun("contract"):
                 return Result(True, "its contract was begun before: there is nothing left to do")
             match step.phase:
@@ -87,7 +87,7 @@ class Rides:
                 case "contract":
                     return await self._contract(session, scripts, plan, step)
                 case "undo":
-                    return _counted(await phases.undo(session, scripts))
+                    return await _undo(session, scripts, plan)
                 case _:
                     assert_never(step.phase)
 
@@ -135,6 +135,16 @@ async def _verify(session: Session, scripts: Scripts) -> Result:
     if wrong := await verify(session, script):
         return Result(False, "; ".join(f"{each.place} counts {each.number:,} wrong" for each in wrong))
     return Result(True, f"{_count(len(script.statements))} found nothing wrong")
+
+
+async def _undo(session: Session, scripts: Scripts, plan: Plan) -> Result:
+    """Who is taken back takes away what it brought, and nothing that was there before it. An undo that was begun has
+    to end.
+    """
+    other = await session.record.another()
+    if other and plan.strategy != "undo" and not await session.record.begun("undo"):
+        return Result(True, f"{other} brought it and not this rollout: it stays")
+    return _counted(await phases.undo(session, scripts))
 
 
 def _counted(statements: int) -> Result:

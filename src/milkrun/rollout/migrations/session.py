@@ -122,7 +122,13 @@ class Session:
 
 @asynccontextmanager
 async def opened(
-    to: Address, service: ServiceName, version: VersionName, settings: MigrationSettings, say: Say
+    to: Address,
+    service: ServiceName,
+    version: VersionName,
+    settings: MigrationSettings,
+    say: Say,
+    *,
+    rollout: str = "",
 ) -> AsyncIterator[Session]:
     """A session under the service's lock, with the record ready. Raises Conflict while somebody else has it."""
     name = f"milkrun/{service}/{version}"[:63]
@@ -131,6 +137,6 @@ async def opened(
         connected(to, f"{name[:57]}/watch") as watch,
         lock.held(connection, service, wait_s=LOCK_WAIT_S),
     ):
-        record = Record(connection, service, version)
+        record = Record(connection, service, version, rollout)
         await record.prepare()
         yield Session(connection, watch, record, settings, say)
