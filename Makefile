@@ -30,7 +30,7 @@ check: setup
 
 soak: setup
 	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos tests/linearizability tests/durability tests/faults \
-		tests/integration/rollout/test_deploys.py tests/unit/rollout/analysis
+		tests/integration/rollout/test_deploys.py tests/integration/migrations tests/unit/rollout/analysis
 
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python benchmarks/counting.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/backfill.py
 
 clean:
 	rm -rf $(VENV) .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
