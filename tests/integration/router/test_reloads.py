@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import subprocess
 from collections import Counter
 
@@ -10,9 +13,10 @@ import pytest
 from haproxies import on_each_release
 from ports import free_port
 
+from milkrun.errors import DataPlaneError
 from milkrun.model import InstanceId
 from milkrun.router.desired import Server
-from milkrun.router.haproxy import binary, plane
+from milkrun.router.haproxy import binary, parse, plane
 
 CLIENTS = 20
 RELOADS = 12
@@ -93,3 +97,30 @@ async def test_without_the_option_they_do(site, make_state, upstream, monkeypatc
 
     assert OPTION not in (site.folder / "haproxy.cfg").read_text()
     assert counts["lost"]
+
+
+@on_each_release
+async def test_a_reload_is_over_when_the_former_worker_takes_no_more(site, make_state, upstream):
+    """One that had no processor yet to let go of its listeners would answer new callers from the old file."""
+    await site.plane.start(make_state({"v1": 10_000}, v1=[upstream]))
+    process = site.plane._process
+    (former,) = parse.workers(await process._master_asked("show proc", half_close=True))
+    os.kill(former, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            reload = tasks.create_task(process.reload())
+            while not await answers(process.admin, besides=former):
+                await asyncio.sleep(0.005)
+            ended, _ = await asyncio.wait({reload}, timeout=0.3)
+            os.kill(former, signal.SIGCONT)
+        assert not ended
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(former, signal.SIGCONT)
+
+
+async def answers(admin, *, besides: int) -> bool:
+    """Whether another worker than this one answers."""
+    with contextlib.suppress(DataPlaneError):
+        return parse.answering(await admin.ask("show info")) != besides
+    return False

@@ -160,6 +160,14 @@ def answering(reply: str) -> int:
     return int(found[1])
 
 
+def stopping(reply: str) -> bool:
+    """`show info`: whether the worker that answered takes no new connection and ends when it has none."""
+    found = re.search(r"^Stopping: ([01])$", reply, re.MULTILINE)
+    if not found:
+        raise _odd(reply, "show info")
+    return found[1] == "1"
+
+
 def former_workers(reply: str, ended: Container[int] = ()) -> int:
     """`show proc` on the master: how many workers from before the last reload still run, without those `ended`."""
     lines = _processes(reply)

@@ -87,8 +87,8 @@ class Process:
     async def reload(self) -> None:
         """A new worker serves from the file; the old one ends its requests. A refused file changes nothing.
 
-        Afterwards it is the new worker that answers on the runtime socket: until the old one has let go of it, a
-        command may reach either.
+        Afterwards the new worker answers all commands and has all new connections: until the old one has let go of
+        its listeners, either may have any.
         """
         silent = not self._binary.answers_reloads
         before = (
@@ -104,7 +104,7 @@ class Process:
                 while not await self._new_answers():
                     await asyncio.sleep(0.01)
                 return
-        raise DataPlaneError("HAProxy was reloaded, and its former worker still answers")
+        raise DataPlaneError("HAProxy was reloaded, and its former worker still takes connections")
 
     async def _reloaded_since(self, before: int) -> None:
         """The reload after `before` others was made. Raises Refused when it failed: 2.6 says so only when asked."""
@@ -120,8 +120,15 @@ class Process:
 
     async def _new_answers(self) -> bool:
         try:
-            new = parse.newest_worker(await self.master.ask("show proc", half_close=True))
-            return new == parse.answering(await self.admin.ask("show info"))
+            workers = await self.master.ask("show proc", half_close=True)
+            new = parse.newest_worker(workers)
+            if new != parse.answering(await self.admin.ask("show info")):
+                return False
+            said = {
+                pid: await self.master.ask(f"@!{pid} show info", half_close=True)
+                for pid in parse.workers(workers)
+            }
+            return all(parse.stopping(info) == (pid != new) for pid, info in said.items())
         except DataPlaneError:  # the master starts itself anew; the old worker just closed the socket
             return False
 

@@ -128,6 +128,13 @@ def test_garbage_raises_nothing_else(case, data):
         read(text)
 
 
+def test_whether_a_worker_takes_no_new_connection():
+    assert parse.stopping("Pid: 7\nStopping: 1\nJobs: 3\n\n")
+    assert not parse.stopping("Pid: 7\nStopping: 0\nJobs: 3\n\n")
+    with pytest.raises(DataPlaneError):
+        parse.stopping("Can't connect to the target CLI!\n")
+
+
 def test_a_master_of_2_6_says_how_often_it_was_reloaded_and_how_often_in_vain():
     head = "#<PID>          <type>          <reloads>       <uptime>        <version>      \n"
     rest = "   0d00h00m01s     2.6.12-1+deb12u3\n# workers\n17127           worker          1   0d\n\n"
