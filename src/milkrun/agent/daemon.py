@@ -25,7 +25,7 @@ from milkrun.agent.units.process import Process
 from milkrun.agent.units.processes import Processes
 from milkrun.consul import Address, Registry, keys
 from milkrun.consul.presence import Presence, component
-from milkrun.errors import MilkrunError
+from milkrun.errors import InputRefused, MilkrunError
 from milkrun.host.process import Identity
 from milkrun.model import AgentReport, service_name
 from milkrun.settings.needs import stopping_waves
@@ -43,12 +43,23 @@ async def run(address: Address, *, host: str, state_dir: Path, folder: Path, han
     When `handover` is set it returns at once and leaves them running and registered for the next agent.
     No other agent may work in the same `state_dir` meanwhile: who starts this process sees to that.
     """
-    service_name(host)
+    _judge(host)
     # One spelling of the folder: the processes carry it as their mark.
     state = state_dir.resolve()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with Registry(address) as registry, Prober() as prober, Engine(socket_path()) as engine:
         await _Agent(registry, prober, engine, host=host, state_dir=state, folder=folder).run(handover)
+
+
+def _judge(host: str) -> None:
+    """Raises InputRefused for what cannot be a host's name: it becomes a part of the instances' ids."""
+    try:
+        service_name(host)
+    except InputRefused as error:
+        raise InputRefused(
+            f"{host[:80]!r} cannot be the name of a host",
+            remedy="name it with --host: lower-case letters, digits and inner hyphens, 63 at most",
+        ) from error
 
 
 class _Agent:
@@ -82,6 +93,7 @@ class _Agent:
             containers=self._containers,
             registry=registry,
             session=self._presence.session,
+            named=self._presence.reported.is_set,
             prober=prober,
             records=self._records,
             settings=self._facts.services.get,

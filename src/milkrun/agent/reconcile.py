@@ -51,10 +51,10 @@ class Reconciler:
                     await news.wait()
 
     def _view(self) -> View:
-        facts, session = self._facts, self._site.session
+        facts = self._facts
         return View(
             host=self._site.host,
-            session=session.id if session.safe else "",
+            session=self._session(),
             services=facts.services if facts.agent else {},
             wishes=facts.wishes,
             slots=facts.slots,
@@ -63,6 +63,13 @@ class Reconciler:
                 for slot, unit in self._units.items()
             },
         )
+
+    def _session(self) -> str:
+        """The session to claim under. None while it may be dead, or while another agent has this host's name: the
+        instances of both would have the same ids.
+        """
+        session = self._site.session
+        return session.id if session.safe and self._site.named() else ""
 
     async def _do(self, decisions: list[Decision]) -> float:
         """All is done but the claims: of these one at most. How long to wait before the next look."""
@@ -85,7 +92,7 @@ class Reconciler:
         if claims:
             return await self._claim_in_turn(claims[0])
         self._claim_due = None
-        return (LOOK_S if self._site.session.safe else LOOK_WITHOUT_SESSION_S) * (0.5 + random.random() / 2)
+        return (LOOK_S if self._session() else LOOK_WITHOUT_SESSION_S) * (0.5 + random.random() / 2)
 
     async def _claim_in_turn(self, slot: Slot) -> float:
         now = time.monotonic()

@@ -39,7 +39,9 @@ RETRY_S = 1.0
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """What all units of one agent share. `settings` gives the newest ones, None while there are none."""
+    """What all units of one agent share. `settings` gives the newest ones, None while there are none; `named` says
+    whether the host's name is this agent's own.
+    """
 
     host: str
     state_dir: Path
@@ -47,6 +49,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     containers: Runner
     registry: Registry
     session: Session
+    named: Callable[[], bool]
     prober: Prober
     records: Records
     settings: Callable[[ServiceName], ServiceSettings | None]

@@ -24,6 +24,7 @@ from milkrun.settings.environment import Environment
 from milkrun.settings.folder import Folder
 from milkrun.settings.text import typed
 from milkrun.up import containers, leftovers, ports, record
+from milkrun.up.parts import parts
 from milkrun.up.run import services
 from milkrun.up.supervisor import leftover_pids
 
@@ -76,7 +77,7 @@ async def examine(folder: Folder | None, address: Address | None) -> list[Findin
     if folder and environment:
         found += _ports(folder, environment)
     if folder:
-        found.append(_up(folder))
+        found.append(_up(folder, environment))
     return [
         *found,
         *[one async for one in _registry(address, _runs(folder))],
@@ -195,15 +196,21 @@ def _ports(folder: Folder, environment: Environment) -> Iterator[Finding]:
             )
 
 
-def _up(folder: Folder) -> Finding:
+def _up(folder: Folder, environment: Environment | None) -> Finding:
     known = record.load(folder)
     running = leftovers.parts(folder)
+    wanted = [part.name for part in parts(environment, services(folder))] if environment else []
+    lacking = [name for name in wanted if name not in running]
+    without = f", without {', '.join(lacking)}" if lacking else ""
     if known and known.up.alive():
-        return _ok("up", f"runs (pid {known.up.pid}) with {', '.join(sorted(running)) or 'no part'}")
+        runs = f"runs (pid {known.up.pid}) with {', '.join(sorted(running)) or 'no part'}"
+        return (
+            _warn("up", runs + without, "milkrun status; milkrun logs PART") if without else _ok("up", runs)
+        )
     if running:
         return _warn(
             "up",
-            f"does not run, but {', '.join(sorted(running))} do",
+            f"does not run, but {', '.join(sorted(running))} do{without}",
             f"milkrun up {typed(folder.path)} takes them over, milkrun down {typed(folder.path)} stops them",
         )
     return _warn("up", "does not run here", f"milkrun up {typed(folder.path)}")

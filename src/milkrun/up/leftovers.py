@@ -74,7 +74,9 @@ def _data_planes(folder: Folder) -> Iterator[Child]:
                 continue
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             here = [str((process / "cwd").readlink()), *words]
-            if any(_inside(word, state) for word in here for state in states) and (known := identity(int(process.name))):
+            if any(_inside(word, state) for word in here for state in states) and (
+                known := identity(int(process.name))
+            ):
                 yield Child(identity=known, what="envoy" if program.startswith("envoy") else "haproxy")
 
 

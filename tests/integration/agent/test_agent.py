@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from milkrun.agent.daemon import run
 from milkrun.agent.registration import Entry, registration
 from milkrun.agent.units.marked import marked
-from milkrun.consul import keys
+from milkrun.consul import Watch, keys
 from milkrun.host.process import runs
 from milkrun.model import Health, InstanceTraffic
 from milkrun.settings.service import HealthSettings, StopSettings
@@ -304,6 +305,33 @@ async def test_two_hosts_share_the_slots_and_one_takes_over_what_the_other_gave_
         await farm.stop(meadow)
         await farm.report(lambda report: states(report) == ["healthy"] * 4, "barn")
         assert len(await farm.passing(4)) == 4
+
+
+async def test_an_agent_whose_hosts_name_another_one_has_claims_nothing_until_it_is_free(farming, tmp_path):
+    """Both would call their instances the same, and the catalog has one of each name."""
+    async with farming() as farm:
+        await farm.publish(wish={"1": 1})
+        first = farm.agent("meadow")
+        await farm.passing(1)
+        twin = tmp_path / "twin"
+        second = farm.tasks.create_task(
+            run(farm.address, host="meadow", state_dir=twin, folder=farm.folder, handover=asyncio.Event())
+        )
+        farm.started.append(second)
+        sessions = Watch(farm.registry, "/v1/session/list")
+        await farm._seen(sessions, lambda answer: json.loads(answer.body), lambda found: len(found) == 2)
+        await farm.wish("goat", {"1": 4})
+        report = await farm.report(lambda report: states(report) == ["healthy"] * 4)
+        assert len(farm.running()) == 4
+        assert marked(str(twin)) == []
+        await farm.stop(first)
+        after = await farm.report(
+            lambda after: states(after) == ["healthy"] * 4 and after.since > report.since
+        )
+        assert {unit.pid for unit in after.units} == {
+            found.identity.pid for found in marked(str(twin)) if found.leader
+        }
+        await farm.stop(second)
 
 
 async def test_a_port_that_is_taken_meanwhile_is_given_up(farming):

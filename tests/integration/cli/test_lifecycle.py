@@ -7,10 +7,15 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
+from certificates import Authority
 
 
 def haproxies(farm) -> set[int]:
@@ -42,6 +47,34 @@ def test_it_comes_up_for_the_first_time_with_a_registry_that_shows_nothing_witho
     assert not farm.folder.token_file.exists()
     farm.up()
     assert farm.milkrun("status").returncode == 0
+
+
+def test_its_registry_speaks_tls_and_answers_to_a_name_as_the_settings_say(farm, tmp_path):
+    authority = Authority(tmp_path)
+    pair = authority.pair("127.0.0.1")
+    (farm.path / "tls").mkdir()
+    for file, to in ((pair.cert, "a.pem"), (pair.key, "a.key")):
+        (farm.path / "tls" / to).write_bytes(Path(file).read_bytes())
+    keys = 'tls_cert = "tls/a.pem"\ntls_key = "tls/a.key"\nallow_host = ["farm.example"]'
+    settings = farm.path / "milkrun.toml"
+    settings.write_text(settings.read_text().replace("[registry]", f"[registry]\n{keys}"))
+    farm.commit("Nobody reads along")
+    assert "https" in farm.milkrun("status").stderr, "nothing runs yet, and that is where it would be"
+    farm.environment["CONSUL_CACERT"] = authority.file
+    text = farm.until(up := farm.start("up"), rf"https://127.0.0.1:{farm.registry}/v1")
+    farm.ups.append(up)
+    assert "is up. Try:" in text
+
+    assert farm.milkrun("status").returncode == 0
+    url = f"https://127.0.0.1:{farm.registry}/v1/status/leader"
+    trusted = ssl.create_default_context(cafile=authority.file)
+    for host, status in (("farm.example", 200), ("stranger.example", 421)):
+        request = urllib.request.Request(url, headers={"Host": host})
+        try:
+            answered = urllib.request.urlopen(request, context=trusted).status
+        except urllib.error.HTTPError as error:
+            answered = error.code
+        assert answered == status
 
 
 def test_ctrl_c_in_the_middle_of_starting_leaves_nothing_either(farm):
@@ -171,10 +204,14 @@ def test_down_stops_what_a_killed_up_left(farm):
     up = farm.up()
     up.kill()
     up.wait()
+    os.kill(farm.processes()["rollouts"], signal.SIGKILL)
+    farm.eventually(lambda: "rollouts" not in farm.processes())
+    left = "agent, gitsync, lb-farmer, lb-goat, registry"
+    assert f"does not run, but {left} do, without rollouts" in farm.milkrun("doctor").stdout
     done = farm.milkrun("down")
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"(\S+) has ended", done.stderr)
-    assert ended == ["rollouts", "lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
+    assert ended == ["lb-farmer", "lb-goat", "agent", "gitsync", "registry"]
     assert farm.processes() == {}
 
 

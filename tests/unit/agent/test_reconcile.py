@@ -18,7 +18,7 @@ from milkrun.settings.environment import AgentSettings
 from milkrun.settings.service import ServiceSettings
 
 
-def reconciler(tmp_path: Path, session: Session) -> Reconciler:
+def reconciler(tmp_path: Path, session: Session, *, named: bool = True) -> Reconciler:
     registry = Registry(Address())
     facts = Facts(registry)
     facts.agent = AgentSettings()
@@ -28,7 +28,7 @@ def reconciler(tmp_path: Path, session: Session) -> Reconciler:
     facts.slots = {}
     site = Site(
         host="meadow", state_dir=tmp_path, processes=None, containers=None, registry=registry, session=session,
-        prober=Prober(), records=Records(tmp_path), settings=facts.services.get,
+        named=lambda: named, prober=Prober(), records=Records(tmp_path), settings=facts.services.get,
         router_news=asyncio.Event, changed=lambda: None,
     )  # fmt: skip
     return Reconciler(site, facts, {}, lambda _: None)
@@ -42,3 +42,4 @@ async def test_nothing_is_claimed_under_a_session_that_may_be_dead(tmp_path):
     assert plan(reconciling._view()) == []
     session._renewed = time.monotonic()
     assert plan(reconciling._view()) == [Claim(Slot("goat", "1", 0))]
+    assert plan(reconciler(tmp_path, session, named=False)._view()) == []
