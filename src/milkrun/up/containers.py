@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
 import msgspec
 
 from milkrun.agent.records import Record
 from milkrun.agent.units import recipe
-from milkrun.agent.units.docker import Engine, socket_path
+from milkrun.agent.units.docker import Engine, EngineAway, socket_path
 from milkrun.agent.units.docker_answers import Container
 from milkrun.errors import MilkrunError
 from milkrun.settings.folder import Folder
 from milkrun.settings.service import ServiceSettings
+
+_T = TypeVar("_T")
+
+ANSWER_S = 5.0
+"""A stop waits no longer for an engine that hangs: most environments have nothing there."""
 
 
 def needed(services: Iterable[ServiceSettings]) -> bool:
@@ -23,7 +30,7 @@ def needed(services: Iterable[ServiceSettings]) -> bool:
 async def answers() -> str:
     """Where the engine listens. Raises EngineAway or EngineRefused when nothing can be asked there."""
     async with Engine(socket_path()) as engine:
-        await engine.listed()
+        await _answered(engine.listed())
     return str(socket_path())
 
 
@@ -58,8 +65,20 @@ async def remove(folder: Folder) -> tuple[list[str], list[MilkrunError]]:
 
 async def _own(engine: Engine, folder: Folder) -> list[Container]:
     # As the agent writes it: the folder's one spelling.
-    ids = await engine.listed([f"{recipe.STATE}={folder.agent.resolve()}"], stopped=True)
-    return [seen for each in ids if (seen := await engine.inspect(each))]
+    labels = [f"{recipe.STATE}={folder.agent.resolve()}"]
+    ids = await _answered(engine.listed(labels, stopped=True))
+    return [seen for each in ids if (seen := await _answered(engine.inspect(each)))]
+
+
+async def _answered(question: Awaitable[_T]) -> _T:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await question
+    except TimeoutError as error:
+        raise EngineAway(
+            f"the Docker engine at {socket_path()} says nothing for {ANSWER_S:g} s",
+            remedy="see whether it hangs",
+        ) from error
 
 
 def _recorded(folder: Folder) -> bool:
