@@ -105,6 +105,13 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
+async def still() -> AsyncIterator[Site]:
+    """A site whose clock only moves when its test says so."""
+    async with serving(Limits(), 3600.0) as found:
+        yield found
+
+
+@pytest.fixture
 async def hasty() -> AsyncIterator[Site]:
     """A site with no patience for anything."""
     limits = Limits(head_s=0.1, message_s=0.2, idle_s=0.4, stalled_s=0.2, linger_s=0.1, per_address=2)

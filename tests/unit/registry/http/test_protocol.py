@@ -7,6 +7,7 @@ import struct
 import pytest
 import structlog
 
+from milkrun.registry.http.limits import Limits
 from milkrun.registry.http.protocol import PIPELINED_AT_MOST, WRITE_BUFFER_BYTES
 
 
@@ -253,16 +254,25 @@ async def test_who_does_not_read_its_replies_fills_no_memory_and_is_cut_off(hast
     assert [each["event"] for each in logs] == ["a client that does not read its replies is cut off"]
 
 
-async def test_who_reads_slowly_but_reads_is_served(hasty):
+async def test_who_reads_slowly_but_reads_is_served(still):
+    """Each time that some of its reply has gone, nearly all the time that it may read nothing goes by."""
     size = 16 * WRITE_BUFFER_BYTES
-    async with hasty.client() as client:
+    async with still.client() as client:
         client.get(f"/large/{size}")
         client.get("/a")
         await client.head()
-        left = size
+        (connection,) = still.connections._open
+        left, times = size, 0
         while left:
-            left -= len(await client.reader.read(min(left, 1 << 18)))
-            await asyncio.sleep(0.01)
+            unsent = connection._transport.get_write_buffer_size()
+            while left and (not unsent or connection._transport.get_write_buffer_size() >= unsent):
+                read = await client.reader.read(min(left, 1 << 16))
+                assert read, "it was cut off"
+                left -= len(read)
+            times += connection._choked
+            still.connections._clock.now += 0.9 * Limits().stalled_s
+            connection.check()
+        assert times > 3
         assert await client.reply() == (200, b"GET /a ")
 
 
