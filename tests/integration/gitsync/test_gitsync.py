@@ -194,8 +194,11 @@ async def test_a_bad_file_keeps_its_service_and_only_its_service(farm, registry,
         assert (await wish(registry)).weights["0.0.1"] == 3
 
 
-async def test_a_secret_that_git_tracks_is_refused_until_it_is_not(farm, registry, tmp_path):
-    text = 'command = ["goat"]\nsecrets = { DATABASE = "keys/database" }\n'
+@pytest.mark.parametrize(
+    "named", ['secrets = { DATABASE = "keys/database" }', 'migration = { url_file = "keys/database" }']
+)
+async def test_a_secret_that_git_tracks_is_refused_until_it_is_not(farm, registry, tmp_path, named):
+    text = f'command = ["goat"]\n{named}\n'
     (farm / "keys").mkdir()
     (farm / "keys" / "database").write_text("swordfish")
     leaked = commit(farm, services__goat_toml=text)
@@ -211,7 +214,10 @@ async def test_a_secret_that_git_tracks_is_refused_until_it_is_not(farm, registr
         pair = await registry.get(keys.service_settings(GOAT))
         assert pair
         published = msgspec.json.decode(pair.data, type=PublishedService)
-        assert published.settings.secrets == {"DATABASE": "keys/database"}
+        assert "keys/database" in (
+            published.settings.secrets.get("DATABASE"),
+            published.settings.migration.url_file,
+        )
 
 
 async def test_what_leaves_git_leaves_the_registry_but_never_all_of_it(farm, registry, tmp_path):

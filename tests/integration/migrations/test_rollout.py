@@ -247,6 +247,9 @@ async def test_what_is_not_safe_or_not_known_is_refused_before_anything_is_done(
     farm.commit("Nowhere")
     said = await says(farm, "deploy", "ledger", "2.0", status=CONFLICT)
     assert "cannot read the file secrets/gone" in said
+    (farm.path / "secrets" / "gone").write_text(farm.database)
+    said = await says(farm, "deploy", "ledger", "2.0", status=CONFLICT)
+    assert "others may read it (mode 0644)" in said
     assert farm.git("diff", head, "HEAD", "--", "deploy") == ""
     assert farm.columns() == BEFORE
     url = farm.database

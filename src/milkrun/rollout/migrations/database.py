@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -57,12 +58,19 @@ def address(settings: MigrationSettings, folder: Path) -> Address:
         where = f"the variable {settings.url_env}"
     elif settings.url_file:
         where = f"the file {settings.url_file}"
+        file = folder / settings.url_file
         try:
-            url = (folder / settings.url_file).read_text().strip()
+            mode = stat.S_IMODE(file.stat().st_mode)
+            url = file.read_text().strip()
         except (OSError, ValueError):
             raise NotFound(
                 f"cannot read {where} of `migration.url_file`", remedy="put the URL in it, mode 0600"
             ) from None
+        if mode & 0o077:
+            raise InputRefused(
+                f"{where} has the database's URL, and others may read it (mode {mode:04o})",
+                remedy=f"chmod 600 {settings.url_file}",
+            )
     else:
         raise NotFound("the service names no database", remedy="set `url_file` in [migration]")
     if not url:
