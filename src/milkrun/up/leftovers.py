@@ -30,7 +30,7 @@ def parts(folder: Folder) -> dict[str, Identity]:
     """The parts that run, by name: those that the last `up` wrote down, and those that hold a part's lock."""
     record = load(folder)
     found = {name: known.identity for name, known in record.parts.items() if known.alive()} if record else {}
-    homes = {"registry": folder.registry, "gitsync": folder.gitsync, "agent": folder.agent}
+    homes = {name: folder.state / name for name in ("registry", "gitsync", "agent", "rollouts")}
     routers = folder.router("x").parent
     if routers.is_dir():
         homes |= {home.name: home for home in routers.iterdir()}
