@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from milkrun.errors import Conflict, InputRefused
 from milkrun.repository.reading import Repository
-from milkrun.rollout.migrations import phases
+from milkrun.rollout.migrations import phases, rides
 from milkrun.rollout.migrations.backfill import backfill
 from milkrun.rollout.migrations.files import judged, read
 from milkrun.rollout.migrations.session import opened
@@ -131,3 +132,28 @@ async def test_a_backfill_that_nobody_checks_is_refused(tmp_path):
 async def test_a_file_of_no_phase_is_refused(tmp_path):
     with pytest.raises(InputRefused, match=r"no phase is called `expnad.sql` \(did you mean `expand.sql`"):
         await scripts(tmp_path, {"expnad": b"select 1"})
+
+
+async def test_who_is_taken_back_takes_away_only_what_it_brought(address, tmp_path):
+    own = await scripts(tmp_path)
+
+    def rollout(name, strategy="canary"):
+        return SimpleNamespace(id=name, strategy=strategy)
+
+    def of(name):
+        return opened(address, "ledger", "2", MigrationSettings(), lambda _: None, rollout=name)
+
+    async with of("first") as here:
+        await phases.expand(here, own)
+    async with of("second") as here:
+        assert await phases.expand(here, own) == 0
+        left = await rides._undo(here, own, rollout("second"))
+        assert (left.good, left.said) == (True, "first brought it and not this rollout: it stays")
+        assert "goat" in await columns(here)
+    async with of("first") as here:
+        assert (await rides._undo(here, own, rollout("first"))).good
+        assert "goat" not in await columns(here)
+        await phases.expand(here, own)
+    async with of("third") as here:
+        assert (await rides._undo(here, own, rollout("third", "undo"))).good
+        assert "goat" not in await columns(here)

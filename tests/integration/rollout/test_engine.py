@@ -11,12 +11,14 @@ from milkrun.consul import Registry, keys
 from milkrun.errors import Conflict
 from milkrun.model import ServiceName, VersionName
 from milkrun.rollout.daemon import Engine
+from milkrun.rollout.migrating import Migration
 from milkrun.rollout.opening import begun
 from milkrun.rollout.pilot import Scene, Site
 from milkrun.rollout.plan import plan
 from milkrun.rollout.push import Pusher
 from milkrun.rollout.state import Intent, Phase
 from milkrun.rollout.store import Shelf, Store, next_epoch
+from milkrun.settings.migration import MigrationSettings
 from milkrun.settings.rollout import RolloutSettings
 from milkrun.testing.registry import embedded_registry
 
@@ -96,3 +98,25 @@ async def test_a_rollout_that_has_ended_is_not_flown_again_by_a_watch_that_is_be
     async with asyncio.TaskGroup() as flights:
         await engine._open(site, flights)
         assert engine._pilots == {}
+
+
+async def test_a_contract_whose_time_has_come_is_asked_for_once(registry, tmp_path):
+    engine = Engine(
+        registry, None, calls=None, rides=None, pusher=Pusher(None, ""), state_dir=tmp_path, host="here"
+    )
+    migration = Migration(
+        commit="",
+        phases=["expand", "contract"],
+        digest="",
+        settings=MigrationSettings(url_env="U", contract="after 1m"),
+    )  # fmt: skip
+    plan = msgspec.structs.replace(DONE.plan, migrations={DONE.plan.version: migration})
+    shelf = Shelf(state=msgspec.structs.replace(DONE, plan=plan, ended=1.0))
+    await engine._contract(GOAT, shelf)
+    store = Store(registry, "")
+    intents = (await store.read(GOAT)).intents
+    assert [(one.verb, one.strategy, one.version) for one in intents.values()] == [
+        ("start", "contract", plan.version)
+    ]
+    await engine._contract(GOAT, msgspec.structs.replace(shelf, intents=intents))
+    assert (await store.read(GOAT)).intents == intents

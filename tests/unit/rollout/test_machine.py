@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from rollout_database import Database
 from rollout_world import BASE, NEW, OLD, Sickness, World
 
+from milkrun.rollout import machine, migrating
 from milkrun.rollout.state import Cause, Intent, Phase
 from milkrun.rollout.steps import Analyse, Approve, Pause
 from milkrun.settings import deploy
@@ -246,3 +248,62 @@ def test_commits_that_were_reverted_are_a_taking_back():
     state = world.run()
     assert (state.phase, world.file) == (Phase.TAKEN_BACK, BASE)
     assert "took its commits back in git" in state.reason
+
+
+def undoing() -> tuple[World, Database]:
+    """A world that goes back: when the last instance has left, the schema that only it needed is taken away."""
+    database = Database(1)
+    world = World(1, QUICK, strategy="undo")
+    steps = migrating.undone(world.plan.steps, [OLD])
+    plan = msgspec.structs.replace(world.plan, steps=steps, migrations={OLD: database.migration})
+    world.stored = msgspec.structs.replace(world.stored, plan=plan, steps=steps)
+    world.database = database
+    return world, database
+
+
+def test_an_undo_that_cannot_take_the_schema_away_is_held_and_never_goes_forward_again(monkeypatch):
+    world, database = undoing()
+    monkeypatch.setattr(database, "judge", lambda **_: None)
+    monkeypatch.setattr(database, "carry_out", lambda *_, **__: machine.Tested(False, "the disk is full"))
+    until(world, lambda state: state.paused)
+    assert (world.stored.paused.cause, world.stored.paused.reason) == (Cause.FAILED, "the disk is full")
+    file = world.file
+    say(world, "retry")
+    until(world, lambda state: state.paused)
+    say(world, "abort")
+    assert (world.stored.phase, world.file) == (Phase.LEFT, file)
+
+
+def test_what_a_database_takes_counts_on_no_limit_of_the_rollout(monkeypatch):
+    database = Database(1)
+    world = World(
+        1, changed(total_limit_s=100, progress_limit_s=100, steps=["weight 10%"], bake_s=0), database=database
+    )
+    slow = iter([None] * 300)  # its engine is at it, and says how far it is
+    real = Database.carry_out
+
+    def carry_out(step, *rest, **more):
+        if step.phase == "backfill":
+            for _ in slow:
+                return None
+        return real(database, step, *rest, **more)
+
+    monkeypatch.setattr(database, "carry_out", carry_out)
+    facts = world.facts
+    monkeypatch.setattr(
+        world, "facts", lambda: msgspec.structs.replace(facts(), progress=f"{world.now:g} rows")
+    )
+    assert world.run().phase is Phase.DONE
+    assert world.stored.lost_s >= 300
+
+
+def test_what_a_person_takes_counts_on_no_limit_and_is_told_in_the_receipt():
+    world = World(1, changed(total_limit_s=300))
+    until(world, at(Pause))
+    started = world.stored.started
+    say(world, "pause")
+    until(world, lambda _: world.now > started + 1000, limit_s=2000)
+    say(world, "resume")
+    world.turn()
+    assert world.stored.phase is Phase.RUNNING
+    assert world.stored.started == started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from milkrun.rollout import back, contracting
 from milkrun.rollout.migrating import Migration
 from milkrun.rollout.plan import plan
 from milkrun.rollout.receipt import Receipt
+from milkrun.rollout.state import Phase, State
 from milkrun.rollout.steps import Hook, Migrate, Move, Smoke
 from milkrun.settings import deploy
 from milkrun.settings.migration import PHASES, MigrationSettings
@@ -164,3 +166,24 @@ def test_a_contract_waits_until_nobody_it_harms_has_traffic():
         contracting.contract(empty, migration(), [V1])
     found = contracting.contract(empty, migration(), [])
     assert told(found.steps) == ["contract", "record"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "contract", "phases", "after_s", "is_due"),
+    [
+        (Phase.DONE, "after 2h", PHASES, 7200, True),
+        (Phase.DONE, "after 2h", PHASES, 7199, False),
+        (Phase.DONE, "by-hand", PHASES, 1e9, False),
+        (Phase.DONE, "after 1m", ("expand",), 1e9, False),
+        (Phase.TAKEN_BACK, "after 1m", PHASES, 1e9, False),
+        (Phase.RUNNING, "after 1m", PHASES, 1e9, False),
+    ],
+)
+def test_a_contract_is_due_so_long_after_its_rollout_was_done(phase, contract, phases, after_s, is_due):
+    settings = MigrationSettings(url_env="URL", contract=contract)
+    own = msgspec.structs.replace(migration(*phases), settings=settings)
+    found = plan("r", LEDGER, V2, BASE, RolloutSettings(), migrations={V2: own})
+    state = State(plan=found, by="x", started=0, since=0, phase=phase, steps=[], wish=Wish(), ended=1000.0)
+    assert contracting.due(state, 1000.0 + after_s) == (V2 if is_due else None)
+    once = msgspec.structs.replace(state, plan=contracting.contract(found, own, []))
+    assert contracting.due(once, 1e12) is None

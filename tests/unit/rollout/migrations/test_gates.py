@@ -21,7 +21,7 @@ def test_each_reason_closes_it():
     assert reasons(sessions=["ledger/2.0/a", "ledger/1.0/b"]) == [
         "1 sessions of 1.0 are in the database: ledger/1.0/b"
     ]
-    assert reasons(wrong=["v.sql:1: 7"]) == ["verify.sql finds something wrong: v.sql:1: 7"]
+    assert reasons(wrong=["v.sql:1: 7"]) == ["verify finds something wrong: v.sql:1: 7"]
 
 
 def test_where_nobody_says_who_he_is_it_stays_closed():
