@@ -19,7 +19,6 @@ from milkrun.rollout.git import Git
 from milkrun.rollout.migrations import database, files
 from milkrun.rollout.migrations.lint import Finding
 from milkrun.rollout.migrations.standing import PhaseStanding, standing
-from milkrun.rollout.migrations.steps import steps
 from milkrun.settings import deploy
 from milkrun.settings.migration import Phase
 
@@ -71,7 +70,7 @@ async def planned(place: Place, service: ServiceName, version: str) -> PlanView:
     async with _git(place) as git:
         source = await git.files(service)
         scripts = await git.scripts(source.commit, service, version_name(version))
-    if not scripts.texts:
+    if not scripts.phases:
         raise NotFound(
             f"git has no migrations/{service}/{version}/: it changes nothing in the database",
             remedy="see docs/migrations.md for what to put there",
@@ -79,17 +78,16 @@ async def planned(place: Place, service: ServiceName, version: str) -> PlanView:
     found = []
     for phase in scripts.phases:
         script = scripts.of(phase)
-        if phase in ("backfill", "verify"):
+        if phase in ("backfill", "verify") and phase not in scripts.commands:
             how = "by ranges of the key" if phase == "backfill" else "has to say 0"
             found += [
                 StatementView(phase=phase, how=how, file=script.file, line=one.line, sql=one.text)
                 for one in script.statements
             ]
         else:
-            ending = scripts.syncs if phase in ("contract", "undo") else ()
             found += [
                 StatementView(phase=phase, how=one.how.value, file=one.file, line=one.line, sql=one.sql)
-                for one in steps(script, phase, ending=ending)
+                for one in scripts.steps(phase)
             ]
     return PlanView(
         service=service,

@@ -18,6 +18,7 @@ _HOW = {
     "slowly": "own transaction, in nobody's way",
     "build": "concurrently",
     "unbuild": "concurrently",
+    "command": "a program, which no rule looks into",
 }
 _WHEN = {
     "expand": "before the first new instance",

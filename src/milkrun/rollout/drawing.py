@@ -38,7 +38,7 @@ async def drawn(
     if strategy == "contract":
         if version not in found or "contract" not in found[version].phases:
             raise NotFound(
-                f"git has no migrations/{service}/{version}/contract.sql",
+                f"git has no migrations/{service}/{version}/contract.sql, and no contract in a phases.toml there",
                 remedy=f"milkrun migrate status {service}",
             )
         empty = Plan(
@@ -74,7 +74,7 @@ async def _undone(
     serving = shares.serving(deploy.parse(source.base, f"deploy/{service}.json"))
     others = [name for name in serving if name != version]
     newer = contracting.newer(history, version, others)
-    if not newer.issuperset(others) and (await git.scripts(source.commit, service, version)).texts:
+    if not newer.issuperset(others) and (await git.scripts(source.commit, service, version)).phases:
         raise Conflict(
             f"{version} of {service} has a migration and is not known to have come before {', '.join(others)}: that"
             " is no undo",
@@ -88,7 +88,7 @@ async def _migration(
     git: Git, source: Source, service: ServiceName, version: VersionName, *, judged: bool
 ) -> Migration | None:
     scripts = await git.scripts(source.commit, service, version)
-    if not scripts.texts:
+    if not scripts.phases:
         return None
     settings = source.settings.migration
     if not settings.named:

@@ -21,6 +21,7 @@ from milkrun.settings import service as service_settings
 from milkrun.settings.service import ServiceSettings
 
 FILE_BYTES_AT_MOST = 1 << 20
+SCRIPTS_KEPT = 16
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -39,6 +40,7 @@ class Git:
         self._branch = branch
         self._sight = Sight(None)
         self._heads: dict[ServiceName, Head] = {}
+        self._scripts: dict[tuple[CommitId, ServiceName, VersionName], Scripts] = {}
         self.news = asyncio.Event()
 
     @classmethod
@@ -112,8 +114,12 @@ class Git:
         return Source(head, base or b"{}\n", service_settings.load(data, file))
 
     async def scripts(self, commit: CommitId, service: ServiceName, version: VersionName) -> Scripts:
-        """The version's migration as that commit has it."""
-        return await files.read(self._reader.repository, commit, service, version)
+        """The version's migration as that commit has it. A commit says the same for ever: it is read once."""
+        of = (commit, service, version)
+        if of not in self._scripts:
+            found = await files.read(self._reader.repository, commit, service, version)
+            self._scripts = dict([*self._scripts.items()][-SCRIPTS_KEPT:]) | {of: found}
+        return self._scripts[of]
 
     async def commit(
         self,

@@ -28,6 +28,8 @@ async def apply(session: Session, steps: list[Step]) -> int:
                 await _build(session, step, begun=entry is not None)
             case How.UNBUILD:
                 await _unbuild(session, step, begun=entry is not None)
+            case How.COMMAND:
+                await _command(session, step)
     return len(left)
 
 
@@ -88,6 +90,15 @@ async def _unbuild(session: Session, step: Step, *, begun: bool) -> None:
     except StatementFailed as error:
         if not (begun and error.state == _NO_SUCH_INDEX):
             raise
+    await _end(session, step)
+
+
+async def _command(session: Session, step: Step) -> None:
+    """The program has ended well. One that was begun before is called again: only it knows how far it was."""
+    if step.command is None:
+        raise MilkrunError(f"{step.place}: the step has no command")
+    await _begin(session, step)
+    await session.programs.run(step.command, step.phase, session.connection, session.say)
     await _end(session, step)
 
 

@@ -35,7 +35,7 @@ def closed(service: ServiceName, new: VersionName, old: list[VersionName], facts
         reasons.append(
             f"no session in the database is called {application_name(service, new, '...')}: nobody can tell who is old"
         )
-    reasons += [f"verify.sql finds something wrong: {each}" for each in facts.wrong]
+    reasons += [f"verify finds something wrong: {each}" for each in facts.wrong]
     return reasons
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 from milkrun.consul import Registry, catalog
-from milkrun.errors import MilkrunError
+from milkrun.errors import Conflict, MilkrunError
 from milkrun.latency import quantile_ms
 from milkrun.model import RouterReport, ServiceName, VersionName
 from milkrun.rollout import shares
@@ -24,7 +24,6 @@ from milkrun.rollout.migrations.lock import Held
 from milkrun.rollout.migrations.phases import GateClosed
 from milkrun.rollout.migrations.record import Record
 from milkrun.rollout.migrations.session import Say, Session, opened
-from milkrun.rollout.migrations.verify import verify
 from milkrun.rollout.observed import Recent
 from milkrun.rollout.plan import Plan
 from milkrun.rollout.steps import Migrate
@@ -73,8 +72,15 @@ class Rides:
         migration = plan.migrations[step.version]
         settings = migration.settings
         scripts = await self._git.scripts(migration.commit, plan.service, step.version)
+        if scripts.digest != migration.digest:
+            raise Conflict(
+                "its statements are no longer those of the plan: Alembic writes others now",
+                remedy=f"have the version of Alembic that planned it, or abort and deploy {plan.service} anew",
+            )
         to = database.address(settings, self._folder)
-        async with opened(to, plan.service, step.version, settings, patience.say, rollout=plan.id) as session:
+        async with opened(
+            to, plan.service, step.version, settings, patience.say, rollout=plan.id, folder=self._folder
+        ) as session:
             if step.phase in ("expand", "backfill", "verify") and await session.record.begun("contract"):
                 return Result(True, "its contract was begun before: there is nothing left to do")
             match step.phase:
@@ -120,6 +126,8 @@ class _Patience:
 
 
 async def _backfill(session: Session, scripts: Scripts, patience: _Patience, p99_ms: P99) -> Result:
+    if "backfill" in scripts.commands:
+        return _counted(await phases.fill(session, scripts))
     rows: dict[str, int] = {}
 
     def tell(progress: Progress) -> None:
@@ -131,10 +139,10 @@ async def _backfill(session: Session, scripts: Scripts, patience: _Patience, p99
 
 
 async def _verify(session: Session, scripts: Scripts) -> Result:
-    script = scripts.of("verify")
-    if wrong := await verify(session, script):
-        return Result(False, "; ".join(f"{each.place} counts {each.number:,} wrong" for each in wrong))
-    return Result(True, f"{_count(len(script.statements))} found nothing wrong")
+    if wrong := await phases.checked(session, scripts):
+        return Result(False, "; ".join(wrong))
+    by = "its command" if "verify" in scripts.commands else _count(len(scripts.of("verify").statements))
+    return Result(True, f"{by} found nothing wrong")
 
 
 async def _undo(session: Session, scripts: Scripts, plan: Plan) -> Result:

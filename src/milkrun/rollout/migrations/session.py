@@ -8,11 +8,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from milkrun.errors import MilkrunError, TimedOut
 from milkrun.model import ServiceName, VersionName
 from milkrun.rollout.migrations import lock
+from milkrun.rollout.migrations.command import Programs
 from milkrun.rollout.migrations.database import Address, Connection, StatementFailed, connected, translated
 from milkrun.rollout.migrations.record import Record
 from milkrun.settings.migration import MigrationSettings
@@ -36,15 +38,17 @@ class Session:
     """`connection` changes the database and holds the service's lock; `watch` looks on meanwhile."""
 
     def __init__(
-        self, connection: Connection, watch: Connection, record: Record, settings: MigrationSettings, say: Say
+        self,
+        connection: Connection,
+        watch: Connection,
+        record: Record,
+        *,
+        programs: Programs,
+        settings: MigrationSettings,
+        say: Say,
     ) -> None:
-        self.connection, self.watch, self.record, self.settings, self.say = (
-            connection,
-            watch,
-            record,
-            settings,
-            say,
-        )
+        self.connection, self.watch, self.record, self.programs = connection, watch, record, programs
+        self.settings, self.say = settings, say
 
     async def limited(self, *, lock_ms: int | None = None, statement_ms: int | None = None) -> None:
         """In the open transaction a statement waits and takes no longer than the settings (or the caller) say."""
@@ -129,8 +133,12 @@ async def opened(
     say: Say,
     *,
     rollout: str = "",
+    folder: Path = Path(),
 ) -> AsyncIterator[Session]:
-    """A session under the service's lock, with the record ready. Raises Conflict while somebody else has it."""
+    """A session under the service's lock, with the record ready. Raises Conflict while somebody else has it.
+
+    Programs are run in `folder`.
+    """
     name = f"milkrun/{service}/{version}"[:63]
     async with (
         connected(to, name) as connection,
@@ -139,4 +147,5 @@ async def opened(
     ):
         record = Record(connection, service, version, rollout)
         await record.prepare()
-        yield Session(connection, watch, record, settings, say)
+        programs = Programs(folder, to, service, version, rollout)
+        yield Session(connection, watch, record, programs=programs, settings=settings, say=say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -26,6 +27,8 @@ class How(enum.Enum):
     """CREATE INDEX CONCURRENTLY: in no transaction, and it may leave an index that is not valid."""
     UNBUILD = "unbuild"
     """DROP INDEX CONCURRENTLY: in no transaction."""
+    COMMAND = "command"
+    """A program, which does what it does."""
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -35,8 +38,30 @@ class Index(msgspec.Struct, frozen=True):
     table: str
 
 
+class Command(msgspec.Struct, frozen=True):
+    """A program with its arguments that carries out a phase, in `timeout_s` at most; `file` names it in `line`."""
+
+    words: list[str]
+    timeout_s: float
+    file: str
+    line: int
+
+    @property
+    def text(self) -> str:
+        """As it is shown, and known by later."""
+        return shlex.join(self.words)
+
+    @property
+    def place(self) -> str:
+        """Where it is written."""
+        return f"{self.file}:{self.line}"
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """Statement `number` (from 1) of a phase: it is recorded with `digest` when it is done."""
+    """Statement `number` (from 1) of a phase: it is recorded with `digest` when it is done.
+
+    Where a program does it, `sql` is how that is called.
+    """
 
     phase: Phase
     number: int
@@ -45,6 +70,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     line: int
     index: Index | None = None
+    command: Command | None = None
 
     @property
     def digest(self) -> str:
@@ -57,8 +83,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.file}:{self.line}"
 
 
-def steps(script: Script, phase: Phase, *, ending: Iterable[Directive] = ()) -> list[Step]:
-    """The script's steps in order, behind those that end the pairs of columns in `ending`."""
+def steps(
+    script: Script, phase: Phase, *, ending: Iterable[Directive] = (), command: Command | None = None
+) -> list[Step]:
+    """The script's steps in order, or the command, behind those that end the pairs of columns in `ending`."""
     found: list[Step] = []
     for line, sql, statement in _texts(script, ending):
         how = _how(statement) if statement else How.BRIEFLY
@@ -68,6 +96,13 @@ def steps(script: Script, phase: Phase, *, ending: Iterable[Directive] = ()) -> 
                 phase=phase, number=len(found) + 1, how=how, sql=sql, file=script.file, line=line, index=index
             )
         )
+    if command:
+        found.append(
+            Step(
+                phase=phase, number=len(found) + 1, how=How.COMMAND, sql=command.text, file=command.file,
+                line=command.line, command=command,
+            )
+        )  # fmt: skip
     return found
 
 
