@@ -36,6 +36,7 @@ bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/router.py
+	$(BIN)/python benchmarks/followers.py
 	benchmarks/parts.sh
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/counting.py
