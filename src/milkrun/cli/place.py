@@ -80,7 +80,7 @@ class Place:
         folder = self.folder_if_any()
         if folder is None or (environment := self.environment()) is None:
             return Address.from_environment(url)
-        own = f"http://{environment.registry.http}"
-        if given and own not in (given.rstrip("/"), f"http://{given}"):
+        own = environment.registry.url
+        if given and own not in (given.rstrip("/"), f"{own.partition('://')[0]}://{given}"):
             return Address.from_environment(url)
         return Address.from_environment(own, token_file=folder.token_file)

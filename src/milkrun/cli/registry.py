@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 _file = click.Path(dir_okay=False, path_type=Path)
 
 
-def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
-    """The files of a registry that speaks HTTPS; None when it speaks HTTP."""
+def _tls(
+    place: Place, own: RegistrySettings, cert: Path | None, key: Path | None, ca: Path | None
+) -> TlsFiles | None:
+    """The files of a registry that speaks HTTPS: the named ones, else the environment's; None when it speaks HTTP."""
     from milkrun.registry.http.tls import TlsFiles
 
+    if own.tls_cert and not (cert or key or ca):
+        home = place.folder().path
+        return TlsFiles(home / own.tls_cert, home / own.tls_key, home / own.tls_ca if own.tls_ca else None)
     if cert and key:
         return TlsFiles(cert.absolute(), key.absolute(), ca and ca.absolute())
     if cert or key or ca:
@@ -121,10 +126,11 @@ def registry(
     from milkrun.registry.server import serve
 
     data_dir = place.state_dir(data, "registry")
-    own = _settings(place, http, dns=dns, srv_weight_scale=srv_weight_scale, check_allow=check_allow, acl=acl)
+    said = {"dns": dns, "srv_weight_scale": srv_weight_scale, "acl": acl}
+    own = _settings(place, http, **said, check_allow=check_allow, allow_host=allow_host)
     listen, answer = host_port(own.http), host_port(own.dns) if own.dns else None
     allowed = parse(tuple(own.check_allow))
-    tls = _tls(tls_cert, tls_key, tls_ca)
+    tls = _tls(place, own, tls_cert, tls_key, tls_ca)
 
     async def body(handover: asyncio.Event) -> None:
         served = serve(
@@ -138,7 +144,7 @@ def registry(
             acl=Mode(own.acl),
             token_file=_token_file(place, token_file, data),
             tls=tls,
-            allow_hosts=allow_host,
+            allow_hosts=tuple(own.allow_host),
         )
         await daemon.ends_at_handover(handover, served)
 

@@ -32,7 +32,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `srv_weight_scale` is what the weights in SRV records are multiplied by: 256 where HAProxy reads them. `acl`
     says who may do what without a token: everyone everything (open), this machine read (default), nobody
     anything (closed). `check_allow` are the networks that its health checks may reach, besides a service's own
-    address and loopback.
+    address and loopback. With `tls_cert` and `tls_key` it speaks HTTPS, with `tls_ca` only with those that it signed:
+    files on the registry's host, relative to the environment's folder. `allow_host` are names that it answers to
+    besides its own.
     """
 
     http: str = "127.0.0.1:8500"
@@ -40,6 +42,15 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     srv_weight_scale: int = 1
     acl: Literal["open", "default", "closed"] = "default"
     check_allow: list[str] = []
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    allow_host: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Where commands and parts find it."""
+        return f"{'https' if self.tls_cert else 'http'}://{self.http}"
 
 
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,6 +157,7 @@ def load(data: bytes, file: str) -> Environment:
     )
     for place, text in enumerate(settings.registry.check_allow):
         document.check(("registry", "check_allow", place), network, text)
+    _speaks(document, settings.registry)
     for name, router in settings.routers.items():
         document.check(("routers", name), service_name, name)
         document.require(
@@ -157,6 +169,22 @@ def load(data: bytes, file: str) -> Environment:
         if router.metrics:
             _listens(document, taken, ("routers", name, "metrics"), router.metrics)
     return settings
+
+
+def _speaks(document: Document[Environment], registry: RegistrySettings) -> None:
+    """Refuses half of what TLS takes, and names that are none."""
+    for key in ("tls_cert", "tls_key", "tls_ca"):
+        document.require(
+            ("registry", key), bool(_FOLDER.fullmatch(getattr(registry, key))), "is not the name of a file"
+        )
+    both = "TLS takes a certificate and its key: give both `tls_cert` and `tls_key`"
+    there = "tls_cert" if registry.tls_cert else "tls_key"
+    document.require(("registry", there), bool(registry.tls_cert) == bool(registry.tls_key), both)
+    document.require(("registry", "tls_ca"), bool(registry.tls_cert) or not registry.tls_ca, both)
+    for place, text in enumerate(registry.allow_host):
+        document.require(
+            ("registry", "allow_host", place), bool(_HOST.fullmatch(text)), f"{text!r} is not a host's name"
+        )
 
 
 def _stands(document: Document[Environment], name: str, router: RouterSettings) -> None:

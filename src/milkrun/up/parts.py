@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
 from milkrun.model import ServiceName
-from milkrun.settings.environment import Environment
+from milkrun.settings.environment import Environment, RegistrySettings
 from milkrun.settings.needs import stopping_waves
 from milkrun.settings.service import ServiceSettings
 
@@ -37,14 +38,12 @@ ROUTER_STOP_S = 40.0
 SPARE_S = 15.0
 
 
-def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettings]) -> list[Part]:
-    """The parts in the order in which they start."""
-    url = f"http://{environment.registry.http}"
-    registry = ["registry", "--http", environment.registry.http, "--acl", environment.registry.acl]
-    if environment.registry.dns:
-        registry += ["--dns", environment.registry.dns]
-        registry += ["--srv-weight-scale", str(environment.registry.srv_weight_scale)]
-    registry += [f"--check-allow={network}" for network in environment.registry.check_allow]
+def parts(
+    environment: Environment, services: Mapping[ServiceName, ServiceSettings], home: Path = Path()
+) -> list[Part]:
+    """The parts in the order in which they start. `home` is the environment's folder."""
+    url = environment.registry.url
+    registry = _registry(environment.registry, home)
     drain_s = max((one.stop.drain_limit_s + one.stop.stop_limit_s for one in services.values()), default=0.0)
     return [
         Part(name="registry", kind=Kind.REGISTRY, arguments=registry, stop_s=STOP_S),
@@ -61,6 +60,17 @@ def parts(environment: Environment, services: Mapping[ServiceName, ServiceSettin
         ),
         Part(name="rollouts", kind=Kind.ROLLOUTS, arguments=["rollouts", "--registry", url], stop_s=STOP_S),
     ]
+
+
+def _registry(settings: RegistrySettings, home: Path) -> list[str]:
+    found = ["registry", "--http", settings.http, "--acl", settings.acl]
+    if settings.dns:
+        found += ["--dns", settings.dns, "--srv-weight-scale", str(settings.srv_weight_scale)]
+    files = {"--tls-cert": settings.tls_cert, "--tls-key": settings.tls_key, "--tls-ca": settings.tls_ca}
+    found += [f"{option}={home / file}" for option, file in files.items() if file]
+    found += [f"--allow-host={name}" for name in settings.allow_host]
+    found += [f"--check-allow={network}" for network in settings.check_allow]
+    return found
 
 
 def stop_order(started: list[Part]) -> list[list[Part]]:

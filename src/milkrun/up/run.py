@@ -43,7 +43,7 @@ async def run(folder: Folder, say: Callable[[str], None], when_up: Callable[[Fac
     or git, NotFound when the folder is no git repository.
     """
     environment = folder.load_environment()
-    wanted = parts(environment, services(folder))
+    wanted = parts(environment, services(folder), folder.path)
     supervisor = Supervisor(folder, environment, wanted, say)
     # Before anything can be started: from here on no signal ends this process with something left behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -113,7 +113,7 @@ async def _started(
 
 def address(folder: Folder, environment: Environment) -> Address:
     """Where the environment's own registry is, with the token that its registry made."""
-    return Address.from_environment(f"http://{environment.registry.http}", token_file=folder.token_file)
+    return Address.from_environment(environment.registry.url, token_file=folder.token_file)
 
 
 async def _answers(registry: Registry, stopping: asyncio.Event, say: Callable[[str], None]) -> None:

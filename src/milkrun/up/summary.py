@@ -34,7 +34,7 @@ def summary(
     width = max(len(line) for line, _ in tries)
     lines += [f"  {line.ljust(width)}  # {why}" for line, why in tries]
     lines.append("Look at:")
-    pages = [("registry", f"http://{environment.registry.http}/v1/catalog/services")]
+    pages = [("registry", f"{environment.registry.url}/v1/catalog/services")]
     pages += [
         (name, f"http://{router.stats}/monitor") for name, router in sorted(environment.routers.items())
     ]

@@ -25,6 +25,9 @@ from milkrun.up.stopping import stop
 
 ROTATE_S = 5.0
 LAST_WORDS_AT_MOST = 300
+_TRUST = frozenset(
+    ("CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY", "CONSUL_TLS_SERVER_NAME")
+)
 
 
 class Supervisor:
@@ -114,8 +117,15 @@ class Supervisor:
         return self._outcome.get(part.name, "ended")
 
     def _variables(self) -> dict[str, str]:
-        """The caller's variables without Consul's: the parts talk to this environment's own registry."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
+        """The caller's variables without Consul's: the parts talk to this environment's own registry. Whom they trust
+        there is the caller's to say.
+        """
+        trust = _TRUST if self._environment.registry.tls_cert else frozenset()
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CONSUL_") or name in trust
+        }
         if self._environment.registry.acl != "open":
             own["CONSUL_HTTP_TOKEN_FILE"] = str(self.folder.token_file)
         return own

@@ -49,7 +49,9 @@ def test_it_comes_up_for_the_first_time_with_a_registry_that_shows_nothing_witho
     assert farm.milkrun("status").returncode == 0
 
 
-def test_its_registry_speaks_tls_and_answers_to_a_name_as_the_settings_say(farm, tmp_path):
+@pytest.fixture
+def secured(farm, tmp_path):
+    """The farm with a registry that speaks TLS; `asked` is the status that it answers to a name."""
     authority = Authority(tmp_path)
     pair = authority.pair("127.0.0.1")
     (farm.path / "tls").mkdir()
@@ -59,22 +61,41 @@ def test_its_registry_speaks_tls_and_answers_to_a_name_as_the_settings_say(farm,
     settings = farm.path / "milkrun.toml"
     settings.write_text(settings.read_text().replace("[registry]", f"[registry]\n{keys}"))
     farm.commit("Nobody reads along")
-    assert "https" in farm.milkrun("status").stderr, "nothing runs yet, and that is where it would be"
     farm.environment["CONSUL_CACERT"] = authority.file
-    text = farm.until(up := farm.start("up"), rf"https://127.0.0.1:{farm.registry}/v1")
-    farm.ups.append(up)
-    assert "is up. Try:" in text
-
-    assert farm.milkrun("status").returncode == 0
-    url = f"https://127.0.0.1:{farm.registry}/v1/status/leader"
     trusted = ssl.create_default_context(cafile=authority.file)
-    for host, status in (("farm.example", 200), ("stranger.example", 421)):
-        request = urllib.request.Request(url, headers={"Host": host})
+
+    def asked(host: str) -> int:
+        url = f"https://127.0.0.1:{farm.registry}/v1/status/leader"
         try:
-            answered = urllib.request.urlopen(request, context=trusted).status
+            request = urllib.request.Request(url, headers={"Host": host})
+            return urllib.request.urlopen(request, context=trusted).status
         except urllib.error.HTTPError as error:
-            answered = error.code
-        assert answered == status
+            return error.code
+        except urllib.error.URLError:
+            return 0
+
+    farm.asked = asked
+    return farm
+
+
+def test_its_registry_speaks_tls_and_answers_to_a_name_as_the_settings_say(secured):
+    up = secured.start("up")
+    secured.ups.append(up)
+    secured.until(up, rf"https://127.0.0.1:{secured.registry}/v1")
+
+    assert secured.milkrun("status").returncode == 0
+    assert (secured.asked("farm.example"), secured.asked("stranger.example")) == (200, 421)
+
+
+def test_a_registry_of_its_own_in_the_folder_takes_the_same_settings(secured):
+    registry = secured.start("registry")
+    secured.ups.append(registry)
+
+    secured.eventually(lambda: secured.asked("farm.example") == 200)
+
+    assert secured.asked("stranger.example") == 421
+    registry.terminate()
+    assert registry.wait(timeout=30) == 0
 
 
 def test_ctrl_c_in_the_middle_of_starting_leaves_nothing_either(farm):

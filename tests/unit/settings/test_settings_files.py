@@ -125,6 +125,31 @@ BAD_ENVIRONMENTS = [
     ),
     (
         'http = "127.0.0.1:8500"',
+        'tls_cert = "a.pem"',
+        4,
+        "registry.tls_cert: TLS takes a certificate and its key",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
+        'tls_key = "a.key"',
+        4,
+        "registry.tls_key: TLS takes a certificate and its key",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
+        'tls_ca = "a.pem"',
+        4,
+        "registry.tls_ca: TLS takes a certificate and its key",
+    ),
+    ('http = "127.0.0.1:8500"', 'tls_key = "a\\nb"', 4, "registry.tls_key: is not the name of a file"),
+    (
+        'http = "127.0.0.1:8500"',
+        'allow_host = ["x", "*.y"]',
+        4,
+        "registry.allow_host[1]: '*.y' is not a host's name",
+    ),
+    (
+        'http = "127.0.0.1:8500"',
         'htpp = "127.0.0.1:8500"',
         4,
         "registry.htpp: unknown key (did you mean `http`?)",

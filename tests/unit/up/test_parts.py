@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -49,6 +51,19 @@ def test_the_registrys_checks_reach_what_the_settings_permit():
     settings = RegistrySettings(check_allow=["10.1.0.0/16", "fd00::/32"])
     registry = parts(Environment(name="x", registry=settings), FARM)[0]
     assert registry.arguments[-2:] == ["--check-allow=10.1.0.0/16", "--check-allow=fd00::/32"]
+
+
+def test_the_registry_speaks_tls_and_answers_to_names_as_the_settings_say():
+    tls = {"tls_cert": "tls/a.pem", "tls_key": "/etc/a.key", "tls_ca": "ca.pem"}
+    settings = RegistrySettings(http="127.0.0.1:9500", **tls, allow_host=["farm.example"])
+    registry, *others = parts(Environment(name="x", registry=settings), FARM, Path("/farm"))
+    assert registry.arguments[5:] == [
+        "--tls-cert=/farm/tls/a.pem",
+        "--tls-key=/etc/a.key",
+        "--tls-ca=/farm/ca.pem",
+        "--allow-host=farm.example",
+    ]
+    assert all("https://127.0.0.1:9500" in other.arguments for other in others)
 
 
 def test_they_stop_in_the_opposite_order_routers_first():
