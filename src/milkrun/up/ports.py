@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from milkrun.errors import PortTaken
+from milkrun.host.listening import descriptors, listeners
 from milkrun.model import host_port
 from milkrun.settings.environment import Environment
 
-_LISTEN = "0A"
-_UNCONNECTED = "07"
 _PROC = Path("/proc")
 
 
@@ -87,29 +85,9 @@ def taken(address: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Holder 
 
 
 def _holder(port: int, kind: socket.SocketKind) -> Holder | None:
-    inodes = {f"socket:[{inode}]" for inode in _listening(port, kind)}
+    found = listeners(port, kind)
     for process in _PROC.iterdir():
-        if process.name.isdigit() and _has_one(process, inodes):
+        if process.name.isdigit() and found & descriptors(int(process.name)):
             with contextlib.suppress(OSError):
                 return Holder(pid=int(process.name), name=(process / "comm").read_text().strip())
     return None
-
-
-def _has_one(process: Path, inodes: set[str]) -> bool:
-    with contextlib.suppress(OSError):
-        for descriptor in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if str(descriptor.readlink()) in inodes:
-                    return True
-    return False
-
-
-def _listening(port: int, kind: socket.SocketKind) -> Iterator[str]:
-    """The inodes of the sockets that listen on the port. Source: proc(5), /proc/net/tcp and udp."""
-    table_of, state = ("tcp", _LISTEN) if kind is socket.SOCK_STREAM else ("udp", _UNCONNECTED)
-    for table in (f"net/{table_of}", f"net/{table_of}6"):
-        with contextlib.suppress(OSError):
-            for row in (_PROC / table).read_text().splitlines()[1:]:
-                fields = row.split()
-                if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
-                    yield fields[9]
