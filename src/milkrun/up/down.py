@@ -24,7 +24,7 @@ SPARE_S = 30.0
 
 async def down(folder: Folder, say: Callable[[str], None]) -> bool:
     """Nothing of the environment runs here. False when nothing ran before either."""
-    known = parts(_environment(folder), services(folder), folder.path)
+    known = parts(_environment(folder), services(folder), str(folder.path))
     pid = holder(folder.lock_file)
     running = identity(pid) if pid else None
     if running and (up := PartProcess.adopt(running, lambda _: None)):

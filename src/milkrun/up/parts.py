@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -39,7 +38,7 @@ SPARE_S = 15.0
 
 
 def parts(
-    environment: Environment, services: Mapping[ServiceName, ServiceSettings], home: Path = Path()
+    environment: Environment, services: Mapping[ServiceName, ServiceSettings], home: str = "."
 ) -> list[Part]:
     """The parts in the order in which they start. `home` is the environment's folder."""
     url = environment.registry.url
@@ -62,12 +61,16 @@ def parts(
     ]
 
 
-def _registry(settings: RegistrySettings, home: Path) -> list[str]:
+def _registry(settings: RegistrySettings, home: str) -> list[str]:
     found = ["registry", "--http", settings.http, "--acl", settings.acl]
     if settings.dns:
         found += ["--dns", settings.dns, "--srv-weight-scale", str(settings.srv_weight_scale)]
     files = {"--tls-cert": settings.tls_cert, "--tls-key": settings.tls_key, "--tls-ca": settings.tls_ca}
-    found += [f"{option}={home / file}" for option, file in files.items() if file]
+    found += [
+        f"{option}={file if file.startswith('/') else f'{home}/{file}'}"
+        for option, file in files.items()
+        if file
+    ]
     found += [f"--allow-host={name}" for name in settings.allow_host]
     found += [f"--check-allow={network}" for network in settings.check_allow]
     return found

@@ -43,7 +43,7 @@ async def run(folder: Folder, say: Callable[[str], None], when_up: Callable[[Fac
     or git, NotFound when the folder is no git repository.
     """
     environment = folder.load_environment()
-    wanted = parts(environment, services(folder), folder.path)
+    wanted = parts(environment, services(folder), str(folder.path))
     supervisor = Supervisor(folder, environment, wanted, say)
     # Before anything can be started: from here on no signal ends this process with something left behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

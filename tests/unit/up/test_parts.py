@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -56,7 +54,7 @@ def test_the_registrys_checks_reach_what_the_settings_permit():
 def test_the_registry_speaks_tls_and_answers_to_names_as_the_settings_say():
     tls = {"tls_cert": "tls/a.pem", "tls_key": "/etc/a.key", "tls_ca": "ca.pem"}
     settings = RegistrySettings(http="127.0.0.1:9500", **tls, allow_host=["farm.example"])
-    registry, *others = parts(Environment(name="x", registry=settings), FARM, Path("/farm"))
+    registry, *others = parts(Environment(name="x", registry=settings), FARM, "/farm")
     assert registry.arguments[5:] == [
         "--tls-cert=/farm/tls/a.pem",
         "--tls-key=/etc/a.key",
