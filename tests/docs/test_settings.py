@@ -10,6 +10,7 @@ import pytest
 
 from milkrun.model import VersionWish
 from milkrun.settings.environment import Environment, RouterSettings, RouteSettings
+from milkrun.settings.phases import PhaseSettings, PhasesSettings
 from milkrun.settings.service import ServiceSettings
 
 PAGE = "docs/settings.md"
@@ -41,6 +42,13 @@ def test_each_key_has_its_default(page, section, rows, heading, shape):
     table = rows(section(page(PAGE), heading))[1:]
 
     assert {row[0].strip("`"): row[2].strip("`") for row in table} == dict(keys(shape))
+
+
+def test_each_key_of_a_phase_has_its_default(page, section, rows):
+    text = section(page("docs/migrations.md"), "Other ways to write a phase")
+    told = {row[0].strip("`"): row[2].strip("`") for row in rows(text) if row[0] != "Key"}
+
+    assert told == {"alembic": PhasesSettings().alembic} | dict(keys(PhaseSettings, "PHASE."))
 
 
 def test_a_deploy_files_keys_are_there(page, section, rows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import psycopg
@@ -232,6 +234,27 @@ async def test_the_commit_counts_and_it_is_written_once(tmp_path, url, monkeypat
         "its statements are no longer those of the plan",
     )
     assert ledger.one(url, "select to_regclass('milkrun.migrations')") is None
+
+
+async def test_a_configuration_at_the_top_has_all_of_the_repository(tmp_path):
+    top = {path.removeprefix("db/"): text for path, text in ALEMBIC.items()}
+    plan = await migration(tmp_path, {**top, f"{HOME}/phases.toml": '[expand]\nrevisions = "a1:b2"\n'})
+    assert [step.index.name for step in plan.steps("expand") if step.index] == ["bottles_goat"]
+
+
+async def test_a_plan_shows_each_statement_and_that_a_program_is_not_looked_into(tmp_path):
+    both = files(**EXPAND)[f"{HOME}/phases.toml"] + '[verify]\ncommand = ["./count", "{phase}"]\n'
+    settings = 'command = ["x"]\n[migration]\nurl_env = "LEDGER_URL"\n'
+    committed(tmp_path, {**ALEMBIC, f"{HOME}/phases.toml": both, "services/ledger.toml": settings})
+    (tmp_path / "milkrun.toml").write_text('name = "farm"\n')
+    said = subprocess.run(
+        [sys.executable, "-m", "milkrun", "--env", str(tmp_path), "migrate", "plan", "ledger", "2"],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert "alembic upgrade a1:b2 --sql:5" in said
+    assert "CREATE INDEX CONCURRENTLY bottles_goat ON bottles (goat)" in said
+    (line,) = [line for line in said.splitlines() if "./count" in line]
+    assert "a program, which no rule looks into" in line
 
 
 async def test_a_folder_that_is_too_large_is_refused(tmp_path, monkeypatch):

@@ -10,18 +10,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from milkrun.errors import Conflict, InputRefused
+from milkrun.rollout.git import Git
 from milkrun.rollout.migrations import command as commands
-from milkrun.rollout.migrations import phases
+from milkrun.rollout.migrations import phases, rides
 from milkrun.rollout.migrations.command import CommandFailed
 from milkrun.rollout.migrations.database import Address, DatabaseGone
 from milkrun.rollout.migrations.files import judged
 from milkrun.rollout.migrations.phases import GateClosed
+from milkrun.rollout.migrations.rides import Rides
 from milkrun.rollout.migrations.session import opened
+from milkrun.rollout.steps import Migrate
 from milkrun.settings.migration import PHASES, MigrationSettings
 
 from . import ledger
@@ -144,6 +148,53 @@ sys.exit(f"cannot reach {url} as boss with hu/sh")
     told = f"{said} {caught.value!r} {caught.value.__cause__!r}"
     assert not [word for word in (secret, "hu/sh", "hu%2Fsh") if word in told]
     assert said[1].endswith("***") or "with ***" in said[1]
+
+
+async def test_in_a_rollout_its_last_line_is_shown(tmp_path, url, monkeypatch):
+    settings = MigrationSettings(url_env="LEDGER_URL", lock_budget_s=0)
+    monkeypatch.setenv("LEDGER_URL", url)
+    await scripts(
+        tmp_path,
+        backfill=program("for each in (20, 40): print(each, '%', flush=True)"),
+        verify=program("import pathlib, sys; sys.exit('no' if pathlib.Path('wrong').exists() else 0)"),
+    )
+    own, said = await Git.open(tmp_path, "main"), []
+    try:
+        made = git(tmp_path, "rev-parse", "HEAD")
+        known = SimpleNamespace(
+            commit=made, digest=(await own.scripts(made, "ledger", "2")).digest, settings=settings
+        )
+        plan = SimpleNamespace(id="r1", service="ledger", stable="1", migrations={"2": known})
+        results = []
+        for phase in ("backfill", "backfill", "verify", "verify"):
+            result = await Rides(None, own, tmp_path).run(plan, Migrate(phase, "2"), said.append, list)
+            results.append((result.good, result.said.rpartition(" ended with ")[2]))
+            if phase == "verify":
+                (tmp_path / "wrong").touch()
+    finally:
+        await own.close()
+    assert results == [
+        (True, "its command has ended well"),
+        (True, "it was done before"),
+        (True, "its command found nothing wrong"),
+        (False, "1: no"),
+    ]
+    assert f"{FILE}:1: 40 %" in said
+    assert said[-1] == f"{FILE}:4: no"
+
+
+def test_a_database_that_goes_away_after_long_work_is_waited_for_anew(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(rides.time, "monotonic", lambda: now[0])
+    patience = rides._Patience(600, print)
+    now[0] = 5000.0
+    assert patience.over
+    patience.worked(30)
+    assert patience.over
+    patience.worked(5000)
+    assert not patience.over
+    now[0] += 601
+    assert patience.over
 
 
 async def test_what_fails_is_called_again(tmp_path, address):

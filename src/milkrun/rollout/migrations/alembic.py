@@ -19,7 +19,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from milkrun.errors import InputRefused, PartMissing, TimedOut
+from milkrun.errors import InputRefused, MilkrunError, PartMissing, TimedOut
 from milkrun.model import CommitId
 from milkrun.repository.reading import Repository
 from milkrun.settings.migration import Phase
@@ -30,6 +30,8 @@ FOLDER_BYTES_AT_MOST = 64 << 20
 FOLDER_FILES_AT_MOST = 10_000
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+_ODD = {"", ".", "..", ".git"}
+"""Names in a path that git itself would not have."""
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _FAILED = re.compile(r"^FAILED: (.+)$", re.MULTILINE)
 _REMEDY = (
@@ -63,7 +65,7 @@ async def _export(repository: Repository, commit: CommitId, config: str, home: P
     folder = PurePosixPath(config).parent
     under = () if folder == PurePosixPath() else (f"{folder}/",)
     found = await repository.files(commit, *under)
-    files = {path: file for path, file in found.items() if file.plain and ".." not in path.split("/")}
+    files = {path: file for path, file in found.items() if file.plain and not _ODD & {*path.split("/")}}
     if config not in files:
         raise InputRefused("the commit has no such file, which phases.toml names for Alembic", file=config)
     if len(files) > FOLDER_FILES_AT_MOST or sum(file.size for file in files.values()) > FOLDER_BYTES_AT_MOST:
@@ -73,10 +75,18 @@ async def _export(repository: Repository, commit: CommitId, config: str, home: P
             remedy="move it into a folder of its own, with env.py and the revisions",
         )
     contents = await repository.contents(files.values())
-    for path, file in files.items():
+    try:
+        await asyncio.to_thread(_write, home, {path: contents[file.blob] for path, file in files.items()})
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MilkrunError(f"Alembic's files cannot be written to {home.parent}: {reason}") from None
+
+
+def _write(home: Path, texts: Mapping[str, bytes]) -> None:
+    for path, text in texts.items():
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(contents[file.blob])
+        target.write_bytes(text)
 
 
 async def _written(home: Path, config: str, phase: Phase, revisions: str) -> bytes:

@@ -27,9 +27,11 @@ from milkrun.rollout.migrations.session import Say, Session, opened
 from milkrun.rollout.observed import Recent
 from milkrun.rollout.plan import Plan
 from milkrun.rollout.steps import Migrate
-from milkrun.settings.migration import MigrationSettings
+from milkrun.settings.migration import MigrationSettings, Phase
 
 AGAIN_S = 1.0
+WORK_S = 60.0
+"""A try that takes longer than this has been let in: it did not only wait for a connection, or for the lock."""
 CLIENTS_S = 10.0
 """The clients' latency is that of so many last seconds."""
 
@@ -58,9 +60,12 @@ class Rides:
         """
         patience = _Patience(plan.migrations[step.version].settings.lock_budget_s, say)
         while True:
+            began = time.monotonic()
             try:
                 return await self._phase(plan, step, patience, clients)
             except (DatabaseGone, Held, GateClosed) as error:
+                if isinstance(error, DatabaseGone):
+                    patience.worked(time.monotonic() - began)
                 if patience.over:
                     return Result(False, error.message)
                 say(error.message)
@@ -85,7 +90,7 @@ class Rides:
                 return Result(True, "its contract was begun before: there is nothing left to do")
             match step.phase:
                 case "expand":
-                    return _counted(await phases.expand(session, scripts))
+                    return _counted(await phases.expand(session, scripts), scripts, "expand")
                 case "backfill":
                     return await _backfill(session, scripts, patience, _latency(plan, clients))
                 case "verify":
@@ -102,7 +107,8 @@ class Rides:
         found = [one.version for one in catalog.instances(entries)]
         serving = next(iter(shares.serving(plan.wish)), step.version)
         old = {name: found.count(name) for name in plan.outdated}
-        return _counted(await phases.contract(session, scripts, service=plan.service, new=serving, old=old))
+        done = await phases.contract(session, scripts, service=plan.service, new=serving, old=old)
+        return _counted(done, scripts, "contract")
 
 
 class _Patience:
@@ -120,6 +126,11 @@ class _Patience:
             self._rows, self._since = progress.rows, time.monotonic()
         self._tell(_shown(progress))
 
+    def worked(self, lasted_s: float) -> None:
+        """A try took so long: an index, or a program, that the database was there for and then not any more."""
+        if lasted_s > max(self._budget_s, WORK_S):
+            self._since = time.monotonic()
+
     @property
     def over(self) -> bool:
         return time.monotonic() - self._since > self._budget_s
@@ -127,7 +138,7 @@ class _Patience:
 
 async def _backfill(session: Session, scripts: Scripts, patience: _Patience, p99_ms: P99) -> Result:
     if "backfill" in scripts.commands:
-        return _counted(await phases.fill(session, scripts))
+        return _counted(await phases.fill(session, scripts), scripts, "backfill")
     rows: dict[str, int] = {}
 
     def tell(progress: Progress) -> None:
@@ -152,11 +163,13 @@ async def _undo(session: Session, scripts: Scripts, plan: Plan) -> Result:
     other = await session.record.another()
     if other and plan.strategy != "undo" and not await session.record.begun("undo"):
         return Result(True, f"{other} brought it and not this rollout: it stays")
-    return _counted(await phases.undo(session, scripts))
+    return _counted(await phases.undo(session, scripts), scripts, "undo")
 
 
-def _counted(statements: int) -> Result:
-    return Result(True, _count(statements) if statements else "it was done before")
+def _counted(done: int, scripts: Scripts, phase: Phase) -> Result:
+    if not done:
+        return Result(True, "it was done before")
+    return Result(True, "its command has ended well" if phase in scripts.commands else _count(done))
 
 
 def _count(statements: int) -> str:
