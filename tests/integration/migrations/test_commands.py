@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from milkrun.errors import Conflict, InputRefused
+from milkrun.rollout.drawing import drawn
 from milkrun.rollout.git import Git
 from milkrun.rollout.migrations import command as commands
 from milkrun.rollout.migrations import phases, rides
@@ -29,7 +30,7 @@ from milkrun.rollout.steps import Migrate
 from milkrun.settings.migration import PHASES, MigrationSettings
 
 from . import ledger
-from .committed import HOME, git, migration
+from .committed import HOME, committed, git, migration
 from .test_phases import columns
 
 pytestmark = pytest.mark.needs("postgres")
@@ -127,12 +128,14 @@ async def test_an_undo_by_a_program_comes_behind_the_triggers(tmp_path, url, add
     assert ledger.one(url, "select count(*) from pg_trigger where not tgisinternal") == 0
 
 
-async def test_the_address_is_in_nothing_that_a_program_says(tmp_path, url):
+async def test_the_address_is_in_nothing_that_a_program_says(tmp_path, url, monkeypatch):
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "of the registry")
     secret = url.replace("postgres@", "postgres:hu%2Fsh@")
     text = """
 import os, sys
 url = os.environ["MILKRUN_DATABASE_URL"]
 assert not [word for word in sys.argv if "hu" in word]
+assert "CONSUL_HTTP_TOKEN" not in os.environ
 print("connects to", url)
 for piece in ("hu%2Fsh", "hu/sh"):
     sys.stdout.write(f"with {piece[:2]}"); sys.stdout.flush()
@@ -181,6 +184,26 @@ async def test_in_a_rollout_its_last_line_is_shown(tmp_path, url, monkeypatch):
     ]
     assert f"{FILE}:1: 40 %" in said
     assert said[-1] == f"{FILE}:4: no"
+
+
+async def test_a_version_that_has_programs_alone_is_migrated_and_one_without_is_not(tmp_path):
+    committed(
+        tmp_path,
+        {
+            FILE: f"[expand]\n{program('print()')}",
+            "services/ledger.toml": 'command = ["x"]\n[migration]\nurl_env = "LEDGER_URL"\n',
+            "deploy/ledger.json": '{"version=1": {"weight": 1, "replicas": 1}}',
+        },
+    )
+    own = await Git.open(tmp_path, "main")
+    try:
+        brings, _ = await drawn(own, "r1", "ledger", "2")
+        brings_nothing, _ = await drawn(own, "r1", "ledger", "3")
+    finally:
+        await own.close()
+    assert brings.migrations["2"].phases == ["expand"]
+    assert Migrate("expand", "2") in brings.steps
+    assert brings_nothing.migrations == {}
 
 
 def test_a_database_that_goes_away_after_long_work_is_waited_for_anew(monkeypatch):
