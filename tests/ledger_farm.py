@@ -6,8 +6,8 @@ import asyncio
 import importlib.util
 import json
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -35,7 +35,7 @@ interval_s = 0.2
 [migration]
 url_file = "secrets/database"
 batch = 50
-lock_budget_s = 20.0
+lock_budget_s = 60.0
 
 [rollout]
 steps = ["smoke", "weight 50%", "pause"]
@@ -43,6 +43,12 @@ bake_s = 0.0
 
 [rollout.smoke]
 path = "/bottles"
+"""
+HALFWAY = """
+CREATE OR REPLACE FUNCTION halfway() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$;
+DROP TRIGGER IF EXISTS halfway ON bottles;
+CREATE TRIGGER halfway BEFORE UPDATE ON bottles FOR EACH ROW WHEN (OLD.id = {row}) EXECUTE FUNCTION halfway();
 """
 RATE, WRITERS = 80.0, 4
 
@@ -97,6 +103,14 @@ class LedgerFarm(Farm):
                 (rows,),
             )
             connection.execute("ANALYZE bottles")
+
+    @contextmanager
+    def halfway(self, row: int) -> Iterator[psycopg.Connection]:
+        """Whoever changes that row waits for a session called nightly-batch, until this ends or it is gone."""
+        with psycopg.connect(self.database, autocommit=True, application_name="nightly-batch") as batch:
+            batch.execute(HALFWAY.format(row=row).encode())
+            batch.execute("SELECT pg_advisory_lock(42)")
+            yield batch
 
     def columns(self) -> set[str]:
         with psycopg.connect(self.database) as connection:
@@ -157,6 +171,11 @@ class LedgerFarm(Farm):
                     pass
                 await asyncio.sleep(0.05)
         return found[0]
+
+
+def held_up(step: str) -> Callable[[RolloutView], bool]:
+    """Whether the rollout is at such a step and says that nightly-batch is in its way."""
+    return lambda seen: at_step(step)(seen) and any("nightly-batch" in wait for wait in seen.waits_for)
 
 
 def at_step(name: str) -> Callable[[RolloutView], bool]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from ledger_farm import SERVICE, LedgerFarm, at_step, customers
+from ledger_farm import SERVICE, LedgerFarm, at_step, customers, held_up
 
 from milkrun.up.record import load as record
 
@@ -22,7 +22,7 @@ CONFLICT, DEGRADED, REFUSED = 4, 7, 8
 BEFORE = {"id", "ticket", "label", "amount"}
 WHILE = BEFORE | {"farmer", "goat"}
 AFTER = WHILE - {"label"}
-ROWS = 12_000
+ROWS = 3000
 
 
 @pytest.fixture
@@ -50,8 +50,9 @@ async def begun(farm: LedgerFarm, version: str, *options: str) -> str:
 
 @pytest.fixture
 def nightly(farm: LedgerFarm) -> Iterator[psycopg.Connection]:
-    """A session that has the table in its transaction, and does not end it."""
-    with psycopg.connect(farm.database, application_name="nightly-batch") as batch:
+    """A session that has the table in its transaction, and does not end it; and after that a row in the middle."""
+    with farm.halfway(ROWS // 2) as batch:
+        batch.set_autocommit(False)
         batch.execute("SELECT count(*) FROM bottles")
         yield batch
 
@@ -67,20 +68,25 @@ async def test_forward_with_the_engine_killed_on_the_way_then_the_contract_and_n
     count, litres = farm.litres("amount")
     async with customers(farm):
         rollout = await begun(farm, "2.0")
-        await farm.at(lambda seen: any("nightly-batch" in wait for wait in seen.waits_for))
+        await farm.at(held_up("expand"))
         await killed()
         nightly.rollback()
-        await farm.at(lambda seen: any(" a second" in wait for wait in seen.waits_for))
+        await farm.at(held_up("backfill"))
         await killed()
+        nightly.execute("SELECT pg_advisory_unlock(42)")
+        nightly.commit()
         await farm.at(at_step("pause"))
         await killed()
         await says(farm, "rollout", "resume", "ledger")
         receipt = await farm.ended(rollout)
         assert (receipt.outcome, receipt.reason) == ("done", "")
         assert farm.columns() == WHILE
-        assert (
-            f"backfill the database for 2.0: {ROWS:,} rows" in receipt.migrated or len(receipt.migrated) >= 4
-        )
+        assert [line.partition(" ")[0] for line in receipt.migrated] == [
+            "expand",
+            "backfill",
+            "verify",
+            "verify",
+        ]
 
         asked = await shows(farm, "migrate", "contract", "ledger", "--no-wait")
         await killed()
@@ -106,23 +112,23 @@ async def test_forward_with_the_engine_killed_on_the_way_then_the_contract_and_n
 
 
 @pytest.mark.parametrize("moment", ["expand", "backfill", "pause"])
-async def test_taken_back_in_each_phase_everything_is_as_it_was(farm: LedgerFarm, moment: str, request):
-    batch = request.getfixturevalue("nightly") if moment == "expand" else None
+async def test_taken_back_in_each_phase_everything_is_as_it_was(farm: LedgerFarm, nightly, moment: str):
     before = farm.git("show", "HEAD:deploy/ledger.json")
     async with customers(farm):
         rollout = await begun(farm, "2.0")
-        if batch:  # it says who is in its way
-            await farm.at(lambda seen: any("nightly-batch" in wait for wait in seen.waits_for))
-        elif moment == "backfill":
-            await farm.at(
-                lambda seen: any(" rows, " in wait and " a second" in wait for wait in seen.waits_for)
-            )
-        await farm.at(at_step(moment))
+        await farm.at(held_up("expand"))  # it says who is in its way
+        if moment != "expand":
+            nightly.rollback()
+            await farm.at(held_up("backfill"))
+        if moment == "pause":
+            nightly.execute("SELECT pg_advisory_unlock(42)")
+            nightly.commit()
+            await farm.at(at_step("pause"))
         await says(farm, "rollout", "abort", "ledger", "--reason", "second thoughts")
-        if batch:
-            batch.rollback()
+        nightly.rollback()
         receipt = await farm.ended(rollout)
         assert receipt.outcome == "taken-back"
+        assert "second thoughts" in receipt.reason
     assert farm.columns() == BEFORE
     assert farm.git("show", "HEAD:deploy/ledger.json") == before
     status = await shows(farm, "migrate", "status", "ledger")
@@ -144,13 +150,13 @@ async def test_a_backfill_is_paused_and_goes_on_where_it_was_and_an_undo_takes_t
             return connection.execute(asked).fetchone() != (0,)
 
     async with customers(farm):
-        rollout = await begun(farm, "2.0")
-        await farm.at(lambda seen: any(" a second" in wait for wait in seen.waits_for))
-        await says(farm, "rollout", "pause", "ledger")
-        while migrates():
-            await asyncio.sleep(0.02)
-        rows = backfills()
-        assert 0 < rows < ROWS
+        with farm.halfway(ROWS // 2):
+            rollout = await begun(farm, "2.0")
+            await farm.at(held_up("backfill"))
+            await says(farm, "rollout", "pause", "ledger")
+            while migrates():
+                await asyncio.sleep(0.02)
+            assert 0 < backfills() < ROWS
         await says(farm, "rollout", "resume", "ledger")
         await farm.at(at_step("pause"))
         assert backfills() >= ROWS
@@ -188,9 +194,10 @@ async def test_the_contract_waits_for_the_last_session_of_the_old_version(farm: 
 async def test_a_server_that_is_away_is_waited_for_and_one_that_stays_away_ends_it(
     cluster: Cluster, farm: LedgerFarm
 ):
-    rollout = await begun(farm, "2.0")
-    await farm.at(lambda seen: any(" a second" in wait for wait in seen.waits_for))
-    cluster.kill()
+    with farm.halfway(ROWS // 2):
+        rollout = await begun(farm, "2.0")
+        await farm.at(held_up("backfill"))
+        cluster.kill()
     await farm.at(lambda seen: any("database" in wait and "connection" in wait for wait in seen.waits_for))
     cluster.start()
     await farm.at(at_step("pause"))
@@ -199,13 +206,13 @@ async def test_a_server_that_is_away_is_waited_for_and_one_that_stays_away_ends_
     assert farm.columns() == BEFORE
 
     (farm.path / "services" / "ledger.toml").write_text(
-        SERVICE.replace("lock_budget_s = 20.0", "lock_budget_s = 1.0")
+        SERVICE.replace("lock_budget_s = 60.0", "lock_budget_s = 3.0")
     )
     farm.commit("Less patience")
-    farm.fill(ROWS)
-    rollout = await begun(farm, "2.0")
-    await farm.at(lambda seen: any(" a second" in wait for wait in seen.waits_for))
-    cluster.kill()
+    with farm.halfway(ROWS // 2):
+        rollout = await begun(farm, "2.0")
+        await farm.at(held_up("backfill"))
+        cluster.kill()
     try:
         seen = await farm.at(lambda seen: seen.phase.value == "needs-person")
         assert "connection" in seen.reason
