@@ -16,7 +16,7 @@ import pytest
 from milkrun.errors import TimedOut
 from milkrun.rollout.migrations.apply import apply
 from milkrun.rollout.migrations.backfill import backfill
-from milkrun.rollout.migrations.database import Address
+from milkrun.rollout.migrations.database import Address, DatabaseGone, StatementFailed
 from milkrun.rollout.migrations.script import parse
 from milkrun.rollout.migrations.session import opened
 from milkrun.rollout.migrations.steps import steps
@@ -201,3 +201,30 @@ async def test_a_reader_that_would_deadlock_gets_its_answer(goats, lock_timeout_
     assert reader.rounds == 1
     assert any(reason in text for text in said)
     assert ledger.one(goats, "select count(*) from pg_constraint where conname = 'goat_key'") == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "kind", "says"),
+    [
+        ("pg_cancel_backend", StatementFailed, r"e.sql:1: canceling statement due to user request \(57014\)"),
+        ("pg_terminate_backend", DatabaseGone, "e.sql:1: the connection to the database was lost"),
+    ],
+)
+async def test_somebody_ends_the_statement_by_hand(url, address, by, kind, says):
+    """It is told as it was, and not as a statement that took too long."""
+    slow = b"alter table bottles add x int default length(pg_sleep(60)::text)"
+    plan = steps(parse(slow, "e.sql"), "expand")
+
+    async def ends(pid):
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as hand:
+            active = "select 1 from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
+            while not await (await hand.execute(active, (pid,))).fetchone():
+                await asyncio.sleep(0.005)
+            await hand.execute(f"select {by}(%s)".encode(), (pid,))
+
+    async with asyncio.TaskGroup() as tasks, session(address, statement_limit_ms=60_000) as here:
+        tasks.create_task(ends(here.connection.info.backend_pid))
+        with pytest.raises(kind, match=says):
+            await apply(here, plan)
+    async with session(address) as here:
+        assert await here.record.entries() == {}

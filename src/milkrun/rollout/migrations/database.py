@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "psycopg.AsyncConnection[tuple[Any, ...]]"
 CONNECT_LIMIT_S = 10
+# What a role or a database has for limits is meant for the service's own statements; ours get theirs one by one.
+_LIMITS = (
+    "SET client_connection_check_interval = '1s'; SET statement_timeout = 0; SET idle_session_timeout = 0"
+)
 _REASONS = {
     "password authentication failed": "it refuses the password",
     "no password supplied": "it asks for a password",
@@ -99,7 +103,7 @@ async def connected(to: Address, name: str) -> AsyncIterator[Connection]:
         )
     async with connection:
         with translated():
-            await connection.execute("SET client_connection_check_interval = '1s'")
+            await connection.execute(_LIMITS)
         yield connection
 
 
