@@ -215,6 +215,7 @@ async def reload_haproxy(chaos: Chaos, number: int) -> None:
     await chaos.until(stands_there)
 
 
+@pytest.mark.timeout(7_200 if SOAK else 300)
 @pytest.mark.parametrize(
     ("change", "times", "soak"),
     [
@@ -238,6 +239,7 @@ async def test_no_change_and_no_kill_loses_a_request(chaos: Chaos, change, times
     assert report.reloads == (times if change is reload_haproxy else 0)
 
 
+@pytest.mark.timeout(1_800 if SOAK else 300)
 @pytest.mark.parametrize("part", ["registry", "gitsync", "agent", "lb-goat"])
 async def test_killing_a_part_loses_nothing_and_it_carries_on(chaos: Chaos, part: str):
     haproxy = (chaos.farm.folder.router("lb-goat") / "process.json").read_bytes()
