@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from milkrun.model import CommitId, VersionName
-from milkrun.rollout.machine import Tested
+from milkrun.rollout.actions import Tested
 from milkrun.rollout.migrating import Migration
 from milkrun.rollout.steps import Migrate
 from milkrun.settings.migration import MigrationSettings, Phase

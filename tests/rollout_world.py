@@ -28,9 +28,9 @@ from milkrun.model import (
     Wish,
 )
 from milkrun.rollout import machine
+from milkrun.rollout.actions import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
 from milkrun.rollout.analysis.verdict import Seen
 from milkrun.rollout.facts import Facts, Head
-from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
 from milkrun.rollout.observed import Recent
 from milkrun.rollout.opening import begun
 from milkrun.rollout.plan import plan

@@ -52,7 +52,7 @@ def deploy(
     """
     from milkrun.cli.rollout_ask import ask, begin, planned
     from milkrun.cli.rollout_text import receipt_lines
-    from milkrun.cli.rollout_wait import Follower
+    from milkrun.cli.rollout_wait import Follower, ahead_of, behind
 
     plan = asyncio.run(planned(place, service, version, strategy=strategy, replicas=replicas, digest=digest))
     address = place.address(registry)
@@ -60,10 +60,12 @@ def deploy(
     asyncio.run(ask(address, plan.service, intent))
     terminal.say(f"rollout {plan.id}: {plan.strategy}, {len(plan.steps)} steps; Ctrl-C leaves it running")
     if not wait:
+        ahead = asyncio.run(ahead_of(address, plan.service, plan.id))
+        if ahead:
+            terminal.say(behind(plan.service, plan.id, ahead))
         if json:
-            terminal.data(
-                {"schema_version": 1, "rollout": plan.id, "service": plan.service, "digest": plan.digest}
-            )
+            told = {"rollout": plan.id, "service": plan.service, "digest": plan.digest, "behind": ahead}
+            terminal.data({"schema_version": 1, **told})
         return
     receipt = asyncio.run(Follower(address, plan.service, plan.id, json=json).until_end(timeout))
     if json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import click
 from milkrun.cli import terminal
 from milkrun.cli.deploy import STRATEGIES
 from milkrun.cli.place import Place
-from milkrun.errors import Conflict, Degraded, NotFound
+from milkrun.errors import Degraded, NotFound, UsageError
 
 if TYPE_CHECKING:
     from milkrun.model import ServiceName
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from milkrun.rollout.receipt import Receipt
     from milkrun.rollout.state import Verb
     from milkrun.rollout.view import RolloutView
-
-TAKEN_UP_S = 10.0
 
 _registry = click.option(
     "--registry", default="", help="The registry's address, when it is not the environment's own."
@@ -49,7 +46,10 @@ def rollout() -> None:
 def plan(
     place: Place, *, service: str, version: str, strategy: Kind | None, replicas: int | None, json: bool
 ) -> None:
-    """Show the steps of a deploy with their git changes; nothing is done."""
+    """Show the steps of a deploy with their git changes.
+
+    Nothing is done.
+    """
     from milkrun.cli.rollout_ask import planned
     from milkrun.cli.rollout_text import plan_lines
 
@@ -88,7 +88,10 @@ def status(place: Place, service: str, json: bool, registry: str) -> None:
 @_registry
 @click.pass_obj
 def watch(place: Place, service: str, timeout: float | None, json: bool, registry: str) -> None:
-    """Follow the service's rollout to its end; the exit status is that of `deploy`."""
+    """Follow the newest rollout to its end.
+
+    The exit status is that of `deploy`.
+    """
     from milkrun.cli.rollout_text import receipt_lines
     from milkrun.cli.rollout_wait import Follower
 
@@ -107,7 +110,7 @@ def watch(place: Place, service: str, timeout: float | None, json: bool, registr
 @_registry
 @click.pass_obj
 def why(place: Place, service: str, json: bool, registry: str) -> None:
-    """Show the verdicts of the service's newest rollout with their numbers."""
+    """Show the newest rollout's verdicts with their numbers."""
     from milkrun.cli.rollout_text import why_lines
 
     seen = _seen(place, service, registry)
@@ -161,7 +164,8 @@ def _verb(verb: Verb, about: str) -> Callable[..., None]:
 rollout.command("pause")(_verb("pause", "Hold it where it is; guards go on watching."))
 rollout.command("resume")(
     _verb(
-        "resume", "Go on, also past an edit of somebody else's: the rollout's own step is put back over it."
+        "resume",
+        "Go on, also past an edit of somebody else's.\n\nThe rollout's own step is put back over the edit.",
     )
 )
 rollout.command("approve")(_verb("approve", "Let the step `approve` pass."))
@@ -183,12 +187,20 @@ def promote(place: Place, service: str, full: bool, reason: str, registry: str) 
 @rollout.command()
 @click.argument("service")
 @click.option("--force", is_flag=True, help="Leave everything as it stands and close the rollout.")
+@click.option(
+    "--queued", default="", metavar="VERSION", help="Call off the one of VERSION that waits for its turn."
+)
 @_reason
 @_registry
 @click.pass_obj
-def abort(place: Place, service: str, force: bool, reason: str, registry: str) -> None:
-    """Take it back, from wherever it stands."""
-    _say(place, service, "abort", registry, reason=reason, full=force)
+def abort(place: Place, *, service: str, force: bool, queued: str, reason: str, registry: str) -> None:
+    """Take it back, or call off one that waits.
+
+    It is taken back from wherever it stands. When none is under way, the next one that waits is called off.
+    """
+    if force and queued:
+        raise UsageError("--force is for the rollout under way, --queued for one behind it")
+    _say(place, service, "abort", registry, reason=reason, full=force, queued=queued)
 
 
 @rollout.command()
@@ -199,18 +211,25 @@ def abort(place: Place, service: str, force: bool, reason: str, registry: str) -
 @_registry
 @click.pass_obj
 def undo(place: Place, *, service: str, version: str, wait: bool, reason: str, registry: str) -> None:
-    """Go back to the version before: in one commit while the old instances are still warm."""
+    """Go back to the version before, or to one that served.
+
+    That is one commit while the old instances are still warm.
+    """
     from milkrun.cli.rollout_ask import ask, begin, planned
     from milkrun.cli.rollout_text import receipt_lines
     from milkrun.cli.rollout_wait import Follower, state_of
+    from milkrun.rollout.receipt import receipt
 
     address, name = place.address(registry), _name(service)
     shelf, _ = asyncio.run(state_of(address, name))
-    if shelf.state and not shelf.state.over and not version:
-        _say(place, service, "abort", registry, reason=reason or "undo")
-        return
+    known = list(shelf.history)
+    if shelf.state and not shelf.state.over:
+        if not version or [*shelf.state.plan.old] == [version]:
+            _say(place, service, "abort", registry, reason=reason or "undo")
+            return
+        known.append(receipt(shelf.state, shelf.state.since))
     before = version or _before(shelf.history, service)
-    drawn = asyncio.run(planned(place, service, before, strategy="undo", history=shelf.history))
+    drawn = asyncio.run(planned(place, service, before, strategy="undo", history=known))
     asyncio.run(ask(address, name, begin(drawn, strategy="undo", replicas=None, digest="", reason=reason)))
     terminal.say(f"rollout {drawn.id}: {service} goes back to {before}")
     if wait:
@@ -222,10 +241,15 @@ def undo(place: Place, *, service: str, version: str, wait: bool, reason: str, r
 def _before(history: list[Receipt], service: str) -> str:
     for receipt in reversed(history):
         if receipt.outcome == "done" and receipt.old:
+            if len(receipt.old) > 1:
+                terminal.say(
+                    f"{', '.join(receipt.old)} had the traffic: {receipt.old[0]} had the most, and gets all of it;"
+                    " `git revert` brings the former shares back"
+                )
             return str(receipt.old[0])
     raise NotFound(
         f"no rollout of {service} is known that could be undone",
-        remedy=f"milkrun rollout undo {service} --to VERSION",
+        remedy=f"milkrun deploy {service} VERSION",
     )
 
 
@@ -242,30 +266,17 @@ def _seen(place: Place, service: str, registry: str) -> RolloutView:
 
 
 def _say(
-    place: Place, service: str, verb: Verb, registry: str, *, reason: str = "", full: bool = False
+    place: Place,
+    service: str,
+    verb: Verb,
+    registry: str,
+    *,
+    reason: str = "",
+    full: bool = False,
+    queued: str = "",
 ) -> None:
-    """The engine has taken it up. Raises Conflict when there is no rollout that it could be said to."""
-    from milkrun.cli.rollout_ask import ask, intent
-    from milkrun.cli.rollout_wait import state_of
+    """What the engine made of it is said. Raises Conflict when that is nothing."""
+    from milkrun.cli.rollout_say import say
 
     address, name = place.address(registry), _name(service)
-    shelf, seen = asyncio.run(state_of(address, name))
-    if shelf.state is None or shelf.state.over:
-        raise Conflict(
-            f"{service} has no rollout under way: its last one, {seen.rollout}, is {seen.phase.value}",
-            remedy=f"milkrun rollout history {service}",
-        )
-    wanted = intent(verb, reason=reason, full=full)
-    asyncio.run(ask(address, name, wanted))
-    deadline = time.monotonic() + TAKEN_UP_S
-    while time.monotonic() < deadline:
-        shelf, seen = asyncio.run(state_of(address, name))
-        if not any(known.id == wanted.id for known in shelf.intents.values()):
-            held = f", held: {seen.paused}" if seen.paused else ""
-            terminal.say(f"{seen.rollout} is {seen.phase.value}{held}")
-            return
-        time.sleep(0.2)
-    raise Degraded(
-        f"it is written down, but no engine has taken it up within {TAKEN_UP_S:g} s",
-        remedy="milkrun logs rollouts",
-    )
+    terminal.say(asyncio.run(say(address, name, verb, reason=reason, full=full, queued=queued)))

@@ -67,11 +67,17 @@ def begin(plan: Plan, *, strategy: Kind | None, replicas: int | None, digest: st
     )
 
 
-def intent(verb: Verb, *, reason: str = "", full: bool = False) -> Intent:
-    """What somebody wants, and who it is."""
+def intent(verb: Verb, *, reason: str = "", full: bool = False, rollout: str = "") -> Intent:
+    """What somebody wants of which rollout, and who it is."""
     now = time.time()
     return Intent(
-        id=f"{now:.3f}-{secrets.token_hex(3)}", verb=verb, by=_who(), at=now, reason=reason, full=full
+        id=f"{now:.3f}-{secrets.token_hex(3)}",
+        verb=verb,
+        by=_who(),
+        at=now,
+        rollout=rollout,
+        reason=reason,
+        full=full,
     )
 
 

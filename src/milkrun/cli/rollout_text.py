@@ -8,7 +8,7 @@ from milkrun.cli.table import percent, table
 from milkrun.model import ServiceName, Wish
 from milkrun.rollout.plan import Plan
 from milkrun.rollout.receipt import Receipt, lines
-from milkrun.rollout.state import Phase
+from milkrun.rollout.state import ENDED, Phase
 from milkrun.rollout.steps import Move
 from milkrun.rollout.view import RolloutView
 from milkrun.settings import deploy
@@ -65,12 +65,22 @@ def tree_lines(view: RolloutView) -> list[str]:
             found += [f"      waits for {wait}" for wait in view.waits_for]
     found += ["", *_versions(view)]
     if view.paused:
-        found += ["", f"held: {view.paused}", f"next: {_next(view)}"]
+        found += ["", f"held: {view.paused}", f"next: {next_command(view)}"]
     if view.reason:
         found += ["", f"taken back: {view.reason}"]
     if view.phase is Phase.NEEDS_PERSON:
-        found += ["", f"a person is needed; next: {_next(view)}"]
+        found += ["", f"a person is needed; next: {next_command(view)}"]
+    if view.queue:
+        found += ["", *_queue(view)]
     return found
+
+
+def _queue(view: RolloutView) -> list[str]:
+    return [
+        f"waits for its turn: {view.service} {one.version}, by {one.by} ({one.rollout})"
+        + (f": {one.reason}" if one.reason else "")
+        for one in view.queue
+    ] + [f"next: milkrun rollout abort {view.service} --queued {view.queue[0].version} calls one off"]
 
 
 def _headline(view: RolloutView) -> str:
@@ -104,7 +114,8 @@ def _counted(states: list[str]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
-def _next(view: RolloutView) -> str:
+def next_command(view: RolloutView) -> str:
+    """What a person may say to it as it stands."""
     service = view.service
     if view.phase is Phase.NEEDS_PERSON:
         return f"milkrun rollout why {service}; then milkrun rollout retry {service}, or abort --force"
@@ -115,7 +126,12 @@ def _next(view: RolloutView) -> str:
             return f"milkrun rollout why {service}; then milkrun rollout promote|resume|abort {service}"
         case "failed":
             return f"milkrun rollout why {service}; then milkrun rollout abort|retry {service}"
-    return f"milkrun rollout resume {service}"
+        case "asked":
+            return f"milkrun rollout resume {service}"
+    now = next((step.kind for step in view.steps if step.state == "now"), "")
+    if now == "approve" and view.phase is Phase.RUNNING:
+        return f"milkrun rollout approve {service}, or milkrun rollout reject {service}"
+    return f"milkrun rollout status {service}"
 
 
 def why_lines(view: RolloutView) -> list[str]:
@@ -131,8 +147,15 @@ def why_lines(view: RolloutView) -> list[str]:
         if said.verdict.needs:
             found.append(f"  {'':12}  about {said.verdict.needs} more requests to the new version are needed")
     if not view.verdicts:
-        found.append("  nothing was judged yet")
+        found.append(f"  {_unjudged(view)}")
     return found
+
+
+def _unjudged(view: RolloutView) -> str:
+    if view.reason or view.paused:
+        return "the versions were not compared: it did not come so far"
+    ended = view.phase in ENDED
+    return "the versions were not compared: no step asked for it" if ended else "nothing was judged yet"
 
 
 def history_lines(service: ServiceName, history: list[Receipt]) -> list[str]:

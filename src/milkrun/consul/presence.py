@@ -188,7 +188,9 @@ class Presence:
                 return True
             if not self._foreign:
                 self._log.warning(
-                    "somebody else writes this report; waiting for their session to end", key=key
+                    "somebody else writes this report; waiting for their session to end: if that is another one of"
+                    " its kind, give this one another name with --host",
+                    key=key,
                 )
             self._foreign = True
         except MilkrunError:

@@ -23,69 +23,109 @@ class Then(StrEnum):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What follows, and the journal's line for it."""
+    """What follows, and the journal's line for it. `refused`: what was wanted neither happens nor is so already."""
 
     then: Then
     said: str
+    refused: bool = False
 
 
 def judge(state: State, intent: Intent) -> Wanted:
-    """What follows from the intent, as the rollout stands. One that does not fit changes nothing."""
+    """What follows from the intent, as the rollout stands. One that does not fit changes nothing, and hears why."""
     who = f"{intent.verb} by {intent.by}" + (f": {intent.reason}" if intent.reason else "")
-    if state.over:
-        return Wanted(Then.NOTHING, f"{who}: it has ended already")
-    approving = isinstance(state.step, Approve)
+    then, why = _then(state, intent)
+    return Wanted(then, f"{who}; {why}" if why else who, refused=then is Then.NOTHING and why != _SO)
+
+
+_SO = "it is so already"
+
+
+def _then(state: State, intent: Intent) -> tuple[Then, str]:
+    if intent.rollout not in ("", state.plan.id):
+        return Then.NOTHING, f"that was said to {intent.rollout}, and this is {state.plan.id}"
+    if state.over or intent.verb == "start":
+        return (
+            Then.NOTHING,
+            "another rollout is under way" if not state.over else f"it has ended: {state.phase.value}",
+        )
     match intent.verb:
         case "pause":
-            fits = state.paused is None and state.phase is Phase.RUNNING
-            return Wanted(Then.PAUSE if fits else Then.NOTHING, who)
+            return _pause(state)
         case "resume":
-            return _resume(state, who)
+            return _resume(state)
         case "retry":
-            return _retry(state, who)
+            return _retry(state)
         case "promote":
-            return _promote(state, intent, who)
-        case "approve":
-            return Wanted(Then.NEXT if approving else Then.NOTHING, who)
-        case "reject":
-            return Wanted(Then.TAKE_BACK if approving else Then.NOTHING, who)
+            return _promote(state, intent)
+        case "approve" | "reject":
+            return _answer(state, intent)
         case "abort":
-            return _abort(state, intent, who)
-        case "start":
-            return Wanted(Then.NOTHING, f"{who}: another rollout is under way")
+            return _abort(state, intent)
 
 
-def _abort(state: State, intent: Intent, who: str) -> Wanted:
-    if intent.full:
-        return Wanted(Then.LEAVE, who)
-    begun = state.phase is Phase.TAKING_BACK and not state.paused
-    return Wanted(Then.NOTHING if begun else Then.TAKE_BACK, who)
-
-
-def _resume(state: State, who: str) -> Wanted:
-    if state.paused:
-        return Wanted(Then.GO_ON, who)
-    waits = isinstance(state.step, Pause) and not state.step.seconds
-    return Wanted(Then.NEXT if waits else Then.NOTHING, who)
-
-
-def _retry(state: State, who: str) -> Wanted:
+def _stands(state: State) -> str:
+    """Where it is, to be read behind a comma."""
+    if state.phase is Phase.TAKING_BACK:
+        return "it is being taken back"
     if state.phase is Phase.NEEDS_PERSON:
-        return Wanted(Then.TAKE_BACK, who)
-    stuck = state.paused is not None and state.paused.cause is not Cause.ASKED
-    return Wanted(Then.GO_ON if stuck else Then.NOTHING, who)
+        return "it could not be taken back, and needs a person"
+    return f"it is at `{state.step.name}`" if state.step else "it is at its end"
 
 
-def _promote(state: State, intent: Intent, who: str) -> Wanted:
+def _pause(state: State) -> tuple[Then, str]:
+    if state.paused:
+        return Then.NOTHING, _SO
     if state.phase is not Phase.RUNNING:
-        return Wanted(Then.NOTHING, f"{who}: it is being taken back")
+        return Then.NOTHING, f"only what goes forward can be paused, and {_stands(state)}"
+    return Then.PAUSE, ""
+
+
+def _answer(state: State, intent: Intent) -> tuple[Then, str]:
+    if not isinstance(state.step, Approve):
+        return Then.NOTHING, f"it does not wait for approval, {_stands(state)}"
+    return (Then.NEXT if intent.verb == "approve" else Then.TAKE_BACK), ""
+
+
+def _abort(state: State, intent: Intent) -> tuple[Then, str]:
+    if intent.full:
+        return Then.LEAVE, ""
+    begun = state.phase is Phase.TAKING_BACK and not state.paused
+    return (Then.NOTHING, _SO) if begun else (Then.TAKE_BACK, "")
+
+
+def _resume(state: State) -> tuple[Then, str]:
+    if state.paused:
+        return Then.GO_ON, ""
+    if isinstance(state.step, Pause) and not state.step.seconds:
+        return Then.NEXT, ""
+    return Then.NOTHING, f"nothing is held, {_stands(state)}"
+
+
+def _retry(state: State) -> tuple[Then, str]:
+    if state.phase is Phase.NEEDS_PERSON:
+        return Then.TAKE_BACK, ""
+    if state.paused and state.paused.cause is Cause.ASKED:
+        return Then.NOTHING, "somebody paused it: `resume` lets it go on"
+    return (Then.GO_ON, "") if state.paused else (Then.NOTHING, f"it is not stuck, {_stands(state)}")
+
+
+def _promote(state: State, intent: Intent) -> tuple[Then, str]:
+    if state.phase is not Phase.RUNNING:
+        return Then.NOTHING, f"only what goes forward can be promoted, and {_stands(state)}"
     if state.paused and state.paused.cause is Cause.FOREIGN_EDIT:
-        return Wanted(Then.NOTHING, f"{who}: the deploy file was edited; resume or abort")
+        return Then.NOTHING, "the deploy file was edited; resume or abort"
     if intent.full and promotion(state) > state.index:
-        return Wanted(Then.LAST, who)
+        return Then.LAST, ""
     if isinstance(state.step, Pause | Analyse):
-        return Wanted(Then.NEXT, who)
-    return Wanted(Then.GO_ON if state.paused else Then.NOTHING, who)
+        return Then.NEXT, ""
+    if state.paused:
+        return Then.GO_ON, ""
+    if intent.full:
+        return Then.NOTHING, (
+            f"{_stands(state)}, from where no step leads to all traffic yet: not all new instances run, its database is"
+            " not ready, or it has all traffic already"
+        )
+    return Then.NOTHING, f"{_stands(state)}, which is no wait that could be skipped"
 
 
 def promotion(state: State) -> int:

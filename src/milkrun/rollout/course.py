@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from milkrun.rollout import back
-from milkrun.rollout.state import Cause, Entry, Paused, Phase, State
+from milkrun.rollout.state import Cause, Entry, Intent, Paused, Phase, State
 from milkrun.rollout.steps import Migrate, Step
 
 
@@ -27,6 +27,19 @@ class Course:
         """The journal has a line more."""
         step = self.state.step
         self.entries.append(Entry(self._now, kind, step.name if step else "", said))
+
+    def answer(self, intent: Intent, said: str, *, refused: bool) -> None:
+        """The journal says to whoever wanted something what comes of it."""
+        step = self.state.step
+        name = step.name if step else ""
+        self.entries.append(Entry(self._now, "fact", name, said, answers=intent.id, refused=refused))
+
+    def remark(self, said: list[str]) -> None:
+        """The journal and the receipt have these lines, each of them once."""
+        for line in said:
+            if line not in self.state.remarks:
+                self.note(line)
+                self.set(remarks=[*self.state.remarks, line])
 
     def advance(self, said: str) -> None:
         """The step is done; the next one begins."""

@@ -11,7 +11,7 @@ from milkrun.rollout.git import Git, Source
 from milkrun.rollout.migrating import Migration
 from milkrun.rollout.migrations import files
 from milkrun.rollout.plan import Kind, Plan, plan
-from milkrun.rollout.receipt import Receipt
+from milkrun.rollout.receipt import Receipt, served
 from milkrun.settings import deploy
 
 
@@ -25,13 +25,15 @@ async def drawn(
     replicas: int | None = None,
     history: Iterable[Receipt] = (),
 ) -> tuple[Plan, Source]:
-    """The plan and what it was made from. `history` is what a contract looks into.
+    """The plan and what it was made from. `history` is what a contract and an undo look into.
 
-    Raises Conflict when there is nothing to do, InputRefused when it cannot be done or its migration is not safe.
+    Raises Conflict when it would be no undo or there is nothing to do, InputRefused when it cannot be done or its
+    migration is not safe.
     """
     source = await git.files(service)
     found: dict[VersionName, Migration] = {}
     if strategy == "undo":
+        _has_served(service, version, history := list(history))
         found = await _undone(git, source, service, version, history)
     elif migration := await _migration(git, source, service, version, judged=True):
         found[version] = migration
@@ -63,6 +65,15 @@ async def drawn(
         replicas=replicas,
         migrations=found,
     ), source
+
+
+def _has_served(service: ServiceName, version: VersionName, history: Iterable[Receipt]) -> None:
+    """An undo tests and compares nothing, so it is only for a version that was found good before."""
+    if version not in served(history):
+        raise Conflict(
+            f"{version} of {service} is not known to have served: an undo would give it all traffic without a test",
+            remedy=f"milkrun deploy {service} {version}",
+        )
 
 
 async def _undone(

@@ -8,6 +8,7 @@ from milkrun.errors import InputRefused
 from milkrun.model import (
     CommitId,
     Instance,
+    InstanceId,
     RouterReport,
     SyncReport,
     UnitReport,
@@ -39,7 +40,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A service, now. `recent` is what the new version did in the last seconds that guards look at; `checks` are the
-    findings of numbers from elsewhere; `progress` what the action under way says of itself.
+    findings of numbers from elsewhere; `placed` are the instances that an agent claimed a slot for; `progress` what the
+    action under way says of itself.
     """
 
     head: Head
@@ -49,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[Instance]
     recent: Seen | None = None
     checks: list[Finding] = []
+    placed: set[InstanceId] = set()
     progress: str = ""
 
     def healthy(self, version: VersionName) -> list[Instance]:
@@ -58,6 +61,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def running(self, version: VersionName) -> list[UnitReport]:
         """The version's instances that an agent runs, also those that are on their way out."""
         return [unit for unit in self.units if unit.version == version and unit.state != "stopped"]
+
+    def unreported(self, version: VersionName) -> list[Instance]:
+        """The version's instances that were given to an agent, and that none reports now."""
+        reported = {unit.instance for unit in self.units}
+        return [
+            one
+            for one in self.instances
+            if one.version == version and one.id in self.placed and one.id not in reported
+        ]
 
     def restarts(self, version: VersionName) -> int:
         """How often the version's instances were started again."""

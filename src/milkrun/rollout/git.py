@@ -19,6 +19,7 @@ from milkrun.rollout.state import Commit
 from milkrun.settings import deploy
 from milkrun.settings import service as service_settings
 from milkrun.settings.service import ServiceSettings
+from milkrun.settings.text import did_you_mean
 
 FILE_BYTES_AT_MOST = 1 << 20
 SCRIPTS_KEPT = 16
@@ -106,8 +107,9 @@ class Git:
         file = f"services/{service}.toml"
         data = await self._read(head, file)
         if not data:
+            known = [Path(path).stem for path in await self._reader.files(head, "services")]
             raise NotFound(
-                f"git has no {file}, so nobody knows how to run {service}",
+                f"git has no {file}, so nobody knows how to run {service}{did_you_mean(service, known)}",
                 remedy=f"write {file} and commit it",
             )
         base = await self._read(head, f"deploy/{service}.json")

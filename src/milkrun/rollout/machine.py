@@ -7,12 +7,23 @@ may die anywhere: the next one finds an announced action, does it again (each ca
 
 from __future__ import annotations
 
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 import msgspec
 
 from milkrun.model import Wish
 from milkrun.rollout import asked, judging, moving, observed
+from milkrun.rollout.actions import (
+    Action,
+    Committed,
+    MakeCommit,
+    NotNow,
+    Outcome,
+    RunHooks,
+    RunMigration,
+    RunSmoke,
+    Tested,
+)
 from milkrun.rollout.analysis.verdict import Evidence
 from milkrun.rollout.course import Course
 from milkrun.rollout.facts import Facts
@@ -25,55 +36,6 @@ TRIES_AT_MOST = 10
 """So often an action whose outcome nobody told is done again: its engine may have died of it."""
 AFTER_THE_FACT: tuple[HookPhase, ...] = ("done", "taken-back")
 """Hooks whose failure changes nothing any more."""
-
-
-class MakeCommit(msgspec.Struct, frozen=True, tag="commit"):
-    """The deploy file says `wish`; `title` is the commit's. With `always` there is one also when it said so before."""
-
-    wish: Wish
-    title: str
-    always: bool = False
-
-
-class RunSmoke(msgspec.Struct, frozen=True, tag="smoke"):
-    """Every new instance has been tested."""
-
-
-class RunMigration(msgspec.Struct, frozen=True, tag="migrate"):
-    """The database has gone through the step's phase."""
-
-    step: Migrate
-
-
-class RunHooks(msgspec.Struct, frozen=True, tag="hooks"):
-    """The hooks of the phase have been called."""
-
-    phase: HookPhase
-
-
-Action: TypeAlias = MakeCommit | RunSmoke | RunHooks | RunMigration
-
-
-class Committed(msgspec.Struct, frozen=True):
-    """The commit is in the branch."""
-
-    commit: Commit
-
-
-class Tested(msgspec.Struct, frozen=True):
-    """A smoke test, a hook or a phase of a migration ended."""
-
-    good: bool
-    said: str
-
-
-class NotNow(msgspec.Struct, frozen=True):
-    """It could not be done; nothing was changed, and it is to be tried again."""
-
-    why: str
-
-
-Outcome: TypeAlias = Committed | Tested | NotNow
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -120,7 +82,7 @@ class _Turn(Course):
         """The intent is followed, or the journal says why not."""
         self._at_head()
         wanted = asked.judge(self.state, intent)
-        self.note(wanted.said)
+        self.answer(intent, wanted.said, refused=wanted.refused)
         match wanted.then:
             case asked.Then.NOTHING:
                 pass
@@ -192,7 +154,7 @@ class _Turn(Course):
             return
         said = self._facts.head.wish(f"deploy/{self.state.service}.json")
         if said == self._wish(step) and said != self.state.wish:
-            self.set(wish=said)
+            self.set(wish=said, commits=[*self.state.commits, self._facts.head.commit])
 
     def _edited(self) -> bool:
         """Whether somebody else wrote into the deploy file. What they wrote is never overwritten unasked."""
@@ -260,7 +222,8 @@ class _Turn(Course):
             case Migrate():
                 told = self._facts.progress
                 if told and self.state.waits_for != [told]:
-                    self.set(waits_for=[told], tries=1)  # it comes on: an engine may die of it later once more
+                    # It comes on: an engine may die of it later once more.
+                    self.set(waits_for=[told], tries=1)
                 return self._announce(step.name, RunMigration(step))
 
     def _announce(self, what: str, action: Action) -> Action | None:
@@ -281,17 +244,15 @@ class _Turn(Course):
 
     def _move(self, move: Move) -> Action | None:
         state, head = self.state, self._facts.head
-        if state.commit is None:
+        commit = state.commit
+        if commit is None:
             if head.trouble:
                 self.set(waits_for=[f"git: {head.trouble}"])
                 self._late(state.plan.settings.progress_limit_s)
                 return None
             if self._wish(move) != state.wish:
                 return self._announce("commit", MakeCommit(self._wish(move), move.name))
-            self._committed(Commit(head.commit, head.generation, self._now))
-        commit = self.state.commit
-        if commit is None:
-            raise RuntimeError("a move that was committed has a commit")
+            commit = self._in_force()
         stands = moving.standing(self.state, move, commit, self._facts)
         if stands.served and not self.state.served_at:
             took_s = max(0.0, self._now - commit.at)
@@ -299,6 +260,7 @@ class _Turn(Course):
         self.set(waits_for=stands.waits_for)
         match stands.stage:
             case Stage.DONE:
+                self.remark(moving.unseen(self.state, move, self._facts))
                 self.advance(f"{commit.id[:10]} is served")
             case Stage.REFUSED:
                 self.fail(f"gitsync refused the commit: {stands.waits_for[0]}")
@@ -309,6 +271,15 @@ class _Turn(Course):
             case _:
                 assert_never(stands.stage)
         return None
+
+    def _in_force(self) -> Commit:
+        """The branch's last commit is the move's. When this rollout did not make it, the file said so before."""
+        head, state = self._facts.head, self.state
+        if head.commit not in state.commits:
+            self.set(found=[*state.found, head.commit])
+        commit = Commit(head.commit, head.generation, self._now)
+        self._committed(commit)
+        return commit
 
     def _record(self, step: Record) -> Action | None:
         if self._facts.head.trouble:
@@ -341,7 +312,9 @@ class _Turn(Course):
             return
         left_s = step.seconds - passed_s
         needs = verdict.needs if verdict else 0
-        waits = "the time to pass" if left_s > 0 else f"about {needs} more requests to the new version"
+        waits = (
+            f"{step.seconds:g} s to pass" if left_s > 0 else f"about {needs} more requests to the new version"
+        )
         self.set(waits_for=[waits], needs=needs)
         if -left_s > analysis.extend_s:
             reason = f"no verdict after {passed_s:.0f} s: {needs} more requests would be needed"
@@ -357,7 +330,7 @@ class _Turn(Course):
         elif left_s > 0:
             self.set(waits_for=[f"{step.seconds:g} s to pass"])
         else:
-            self.advance("the time is over")
+            self.advance(f"{step.seconds:g} s have passed")
 
     def _approval(self, step: Approve) -> None:
         self.set(waits_for=[f"`milkrun rollout approve {self.state.service}`, or `reject`"])

@@ -103,5 +103,20 @@ def _leaving(state: State, move: Move, facts: Facts) -> list[str]:
     return found
 
 
+def unseen(state: State, move: Move, facts: Facts) -> list[str]:
+    """What may still run of the versions that are to have left: their host died or is cut off. Nobody waits for it."""
+    found = []
+    for version in sorted({*state.plan.old, state.plan.version}):
+        each = move.versions.get(version)
+        lost = facts.unreported(version)
+        if lost and (each.replicas == 0 if each else True):
+            agent = "its agent does" if len(lost) == 1 else "their agents do"
+            found.append(
+                f"{len(lost)} {_instances(len(lost))} of {version} may still run: {agent} not report"
+                f" ({', '.join(one.id for one in lost)})"
+            )
+    return found
+
+
 def _instances(count: int) -> str:
     return "instance" if count == 1 else "instances"

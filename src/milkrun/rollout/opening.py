@@ -8,10 +8,11 @@ import msgspec
 
 from milkrun.errors import Conflict, MilkrunError
 from milkrun.model import ServiceName, version_name
+from milkrun.rollout import queue
 from milkrun.rollout.drawing import drawn
 from milkrun.rollout.pilot import Site
 from milkrun.rollout.plan import Plan
-from milkrun.rollout.receipt import Receipt
+from milkrun.rollout.receipt import Receipt, refused
 from milkrun.rollout.state import Entry, Intent, State
 from milkrun.rollout.store import Shelf
 
@@ -21,6 +22,7 @@ async def opened(site: Site, service: ServiceName) -> Shelf:
     shelf = await site.store.read(service)
     if shelf.state and not shelf.state.over:
         return shelf
+    shelf = await _without_called_off(site, service, shelf)
     for key, intent in shelf.intents.items():
         if intent.verb != "start":
             await site.store.save(service, state=None, journal=None, taken=[key])  # it came too late
@@ -72,19 +74,18 @@ async def _plan(site: Site, service: ServiceName, intent: Intent, history: list[
 async def _refused(
     site: Site, service: ServiceName, shelf: Shelf, *, key: str, intent: Intent, error: MilkrunError
 ) -> Shelf:
-    now = time.time()
-    note = Receipt(
-        rollout=intent.rollout,
-        service=service,
-        version=version_name(intent.version),
-        old=[],
-        strategy=intent.strategy or "canary",
-        by=intent.by,
-        outcome="refused",
-        reason=error.message,
-        started=now,
-        ended=now,
-    )
-    history = [*shelf.history, note]
+    history = [*shelf.history, refused(service, intent, error.message, time.time())]
     await site.store.save(service, state=None, journal=None, taken=[key], history=history)
     return msgspec.structs.replace(shelf, history=history)
+
+
+async def _without_called_off(site: Site, service: ServiceName, shelf: Shelf) -> Shelf:
+    """The shelf without the rollouts that were called off while they waited."""
+    off = queue.called_off(service, shelf.intents, shelf.state, time.time())
+    if not off:
+        return shelf
+    taken = {key for each in off for key in each.keys}
+    history = [*shelf.history, *(each.receipt for each in off)]
+    await site.store.save(service, state=None, journal=None, taken=taken, history=history)
+    left = {key: intent for key, intent in shelf.intents.items() if key not in taken}
+    return msgspec.structs.replace(shelf, intents=left, history=history)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
 import structlog
 
 from milkrun.consul import Registry, catalog
 from milkrun.errors import MilkrunError
-from milkrun.model import AgentReport, RouterReport, ServiceName, SyncReport
-from milkrun.rollout import machine, receipt
+from milkrun.model import AgentReport, InstanceId, RouterReport, ServiceName, SyncReport
+from milkrun.rollout import machine, queue, receipt
+from milkrun.rollout.actions import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
 from milkrun.rollout.analysis.verdict import Finding
 from milkrun.rollout.calls import Calls, Result
 from milkrun.rollout.facts import Facts
 from milkrun.rollout.git import Git
-from milkrun.rollout.machine import Committed, MakeCommit, NotNow, RunHooks, RunMigration, RunSmoke, Tested
 from milkrun.rollout.migrations.rides import Rides
 from milkrun.rollout.observed import Recent
+from milkrun.rollout.receipt import Receipt
 from milkrun.rollout.state import Cause, Intent, Phase, State
 from milkrun.rollout.store import Shelf, Store
 from milkrun.settings import deploy
@@ -66,6 +67,7 @@ class Pilot:
         self._stored: State | None = None
         self._action: asyncio.Task[Result] | None = None
         self._doing = ""
+        self._taken: set[str] = set()
         self._numbers: list[Finding] = []
         self._progress = ""
         self._recent = Recent(self.state.plan.settings.analysis.guard_window_s)
@@ -102,12 +104,14 @@ class Pilot:
             self._action, self._doing = None, ""
             await self._follow(machine.outcome(self.state, Tested(result.good, result.said), time.time()))
             return
-        intents = self._site.scene().intents.get(self.service, {})
-        mine = {key: intent for key, intent in intents.items() if intent.verb != "start"}
+        intents = self._intents()
+        off = queue.called_off(self.service, intents, self.state, time.time())
+        others = {key for each in off for key in each.keys}
+        mine = {key: i for key, i in intents.items() if i.verb != "start" and key not in others}
         decision = machine.decide(
             self.state, facts, list(mine.values()), time.time(), busy=self._action is not None
         )
-        await self._follow(decision, taken=list(mine))
+        await self._follow(decision, taken=[*mine, *others], refused=[each.receipt for each in off])
         match decision.action:
             case MakeCommit():
                 await self._commit(decision.action)
@@ -126,6 +130,12 @@ class Pilot:
             self._drop_action()  # it is no longer wanted
         if not self.state.over:
             await self._wait(news, commits)
+
+    def _intents(self) -> dict[str, Intent]:
+        """What somebody wants and was not answered yet: what the registry says may be of before the last answer."""
+        intents = self._site.scene().intents.get(self.service, {})
+        self._taken &= intents.keys()
+        return {key: intent for key, intent in intents.items() if key not in self._taken}
 
     async def _wait(self, *news: asyncio.Event) -> None:
         """Until something has changed, or it is time to look all the same."""
@@ -148,6 +158,9 @@ class Pilot:
             routers=routers,
             units=[unit for agent in scene.agents for unit in agent.units if unit.service == service],
             instances=catalog.instances(entries),
+            placed={
+                InstanceId(entry.service.id) for entry in entries if "slot" in (entry.service.meta or {})
+            },
             progress=self._progress if self._action else "",
             recent=self._recent.take(routers, self.state.plan.version, time.time()),
             checks=self._numbers,
@@ -161,7 +174,9 @@ class Pilot:
 
     # What was decided
 
-    async def _follow(self, decision: machine.Decision, taken: list[str] | None = None) -> None:
+    async def _follow(
+        self, decision: machine.Decision, taken: Sequence[str] = (), refused: Sequence[Receipt] = ()
+    ) -> None:
         """The decision is stored. Only then it is acted on."""
         before = self.state
         self.state = decision.state
@@ -170,6 +185,7 @@ class Pilot:
             self._log.info(entry.said, kind=entry.kind, step=entry.step)
         if self.state == self._stored and not decision.entries and not taken:
             return
+        self._history += refused
         if self.state.over:
             self._history.append(receipt.receipt(self.state, time.time()))
         while True:
@@ -178,8 +194,8 @@ class Pilot:
                     self.service,
                     state=self.state,
                     journal=self._journal if decision.entries else None,
-                    taken=taken or (),
-                    history=self._history if self.state.over else None,
+                    taken=taken,
+                    history=self._history if self.state.over or refused else None,
                 )
                 break
             except MilkrunError as error:
@@ -188,6 +204,7 @@ class Pilot:
                 self._log.warning("cannot be stored; nothing is done before it is", why=error.message)
                 await asyncio.sleep(AGAIN_S)
         self._stored = self.state
+        self._taken |= {*taken}
         self._tell(before)
 
     def _tell(self, before: State) -> None:

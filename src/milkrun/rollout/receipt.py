@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from milkrun.model import CommitId, ServiceName, VersionName
 from milkrun.rollout.plan import Kind
-from milkrun.rollout.state import Counted, State
+from milkrun.rollout.state import Counted, Intent, State
 from milkrun.rollout.steps import Move, Record
 
 EPOCH = "Milkrun-Epoch"
@@ -23,7 +25,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     `old` are the versions before, the one with the most traffic first. `outcome` is the phase it ended in, or
     `refused` when it never began. `slowest_s` is the longest time from a commit to the moment when every live router
     served it. `hurt` is the share of all requests meanwhile that failed in the new version. `migrated` are the phases
-    of migrations that were gone through.
+    of migrations that were gone through. `commits` are those that it made itself. `weights` are those of `old` before.
+    `remarks` are what a person should still know.
     """
 
     rollout: str
@@ -42,6 +45,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: list[str] = []
     commits: list[CommitId] = []
     migrated: list[str] = []
+    weights: dict[VersionName, float] = {}
+    remarks: list[str] = []
 
 
 def receipt(state: State, now: float) -> Receipt:
@@ -69,9 +74,35 @@ def receipt(state: State, now: float) -> Receipt:
         hurt=new.failures / whole if whole else 0.0,
         slowest_s=round(state.slowest_s, 3),
         verdicts=[f"{said.step.partition(' ')[2]}: {said.verdict.outcome.value}" for said in state.verdicts],
-        commits=state.commits,
+        commits=[commit for commit in state.commits if commit not in state.found],
         migrated=state.migrated,
+        weights=dict(sorted(plan.old.items())),
+        remarks=state.remarks,
     )
+
+
+def refused(service: ServiceName, intent: Intent, reason: str, now: float) -> Receipt:
+    """The receipt of a rollout that never began."""
+    return Receipt(
+        rollout=intent.rollout,
+        service=service,
+        version=VersionName(intent.version),
+        old=[],
+        strategy=intent.strategy or "canary",
+        by=intent.by,
+        outcome="refused",
+        reason=reason,
+        started=now,
+        ended=now,
+    )
+
+
+def served(history: Iterable[Receipt]) -> set[VersionName]:
+    """The versions that are known to have served: rolled out to the end, or there when another one came."""
+    found: set[VersionName] = set()
+    for receipt in history:
+        found |= {*receipt.old} | ({receipt.version} if receipt.outcome == "done" else set())
+    return found
 
 
 def lines(receipt: Receipt) -> list[str]:
@@ -89,8 +120,10 @@ def lines(receipt: Receipt) -> list[str]:
     if receipt.slowest_s:
         found.append(f"slowest switch {receipt.slowest_s:.2f} s")
     if receipt.reason:
-        found.append(f"taken back: {receipt.reason}")
+        never = receipt.outcome == "refused"
+        found.append(receipt.reason if never else f"taken back: {receipt.reason}")
     found += receipt.migrated
+    found += receipt.remarks
     found += [f"verdict of {verdict}" for verdict in receipt.verdicts]
     return found
 

@@ -91,9 +91,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     `steps` are the plan's while it runs, and those of taking it back after that; `index` is the present one, which
     began at `since`. `doing` names the action that was announced and whose outcome is not known; `tries` how often it
     was announced. `wish` is what the deploy file says as far as this rollout wrote it; `commit` is the present move's.
-    `served_at` is when all live routers served the present shares: what is compared begins there. `reason` says why it
-    is taken back. `lost_s` is how long it waited for people or for the database: that counts on no limit. `migrated`
-    are the phases of migrations that are done, with what they said.
+    `found` are those of the `commits` that somebody else had made: the file said so before. `served_at` is when all
+    live routers served the present shares: what is compared begins there. `reason` says why it is taken back.
+    `remarks` are what a person should know at its end. `lost_s` is how long it waited for people or for the database:
+    that counts on no limit. `migrated` are the phases of migrations that are done, with what they said.
     """
 
     plan: Plan
@@ -108,6 +109,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     wish: Wish
     commit: Commit | None = None
     commits: list[CommitId] = []
+    found: list[CommitId] = []
+    remarks: list[str] = []
     lost_s: float = 0.0
     migrated: list[str] = []
     served_at: float = 0.0
@@ -143,7 +146,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants of a service's rollout. Commands only write these down; the engine does it.
 
-    `version`, `strategy`, `replicas` and `digest` are of `start`; `full` is of `promote`.
+    `version`, `strategy`, `replicas` and `digest` are of `start`, whose `rollout` is the one to begin; any other verb
+    is meant for the one it names, and for no other. `full` is of `promote` and `abort`.
     """
 
     id: str
@@ -159,10 +163,15 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     full: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """A line of the journal. An `intent` stands before the action, its `outcome` after it; a `fact` was seen."""
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the journal. An `intent` stands before the action, its `outcome` after it; a `fact` was seen.
+
+    `answers` is the id of the wish that the line answers, if it is one; `refused` says that nothing comes of it.
+    """
 
     at: float
     kind: Literal["intent", "outcome", "fact"]
     step: str
     said: str
+    answers: str = ""
+    refused: bool = False

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import msgspec
 
 from milkrun.model import SHARE_SLOTS, RouterReport, UnitReport, VersionName
-from milkrun.rollout import receipt
+from milkrun.rollout import queue, receipt
 from milkrun.rollout.receipt import Receipt
-from milkrun.rollout.state import Entry, Phase, Said, State
+from milkrun.rollout.state import Entry, Intent, Phase, Said, State
 from milkrun.rollout.steps import Analyse, Approve, Pause, Step
 
 
@@ -41,8 +41,21 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[str]
 
 
+class QueuedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout that waits for its turn, since `at` (seconds since 1970)."""
+
+    rollout: str
+    version: str
+    strategy: str
+    by: str
+    at: float
+    reason: str
+
+
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout as it stands. `left_s` is how long its waits still take at least, None where a person decides."""
+    """A rollout as it stands. `left_s` is how long its waits still take at least, None where a person decides; `queue`
+    are the rollouts behind it, the next one first.
+    """
 
     schema_version: int = 1
     rollout: str
@@ -66,12 +79,17 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     left_s: float | None
     verdicts: list[Said]
     receipt: Receipt
+    queue: list[QueuedView]
 
 
 def view(
-    state: State, routers: Iterable[RouterReport], units: Iterable[UnitReport], now: float
+    state: State,
+    routers: Iterable[RouterReport],
+    units: Iterable[UnitReport],
+    now: float,
+    intents: Iterable[Intent] = (),
 ) -> RolloutView:
-    """The view of a rollout at `now` (seconds since 1970)."""
+    """The view of a rollout at `now` (seconds since 1970). Of the `intents` those show that wait for its end."""
     plan = state.plan
     return RolloutView(
         rollout=plan.id,
@@ -95,6 +113,17 @@ def view(
         left_s=_left_s(state, now),
         verdicts=state.verdicts,
         receipt=receipt.receipt(state, now),
+        queue=[
+            QueuedView(
+                rollout=intent.rollout,
+                version=intent.version,
+                strategy=intent.strategy or "",
+                by=intent.by,
+                at=intent.at,
+                reason=intent.reason,
+            )
+            for intent in queue.waiting(intents, state)
+        ],
     )
 
 

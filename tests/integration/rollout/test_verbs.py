@@ -2,150 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import msgspec
 import pytest
-from farm import Farm
+from dairy_farm import GOAT, OK, Dairy, at_step, held
 from ports import free_port
 
-from milkrun.cli.rollout_wait import read
-from milkrun.consul import Registry
-from milkrun.model import ServiceName
-from milkrun.rollout.store import Shelf
-from milkrun.up.record import load as record
-
-OK, USAGE, NOT_FOUND, CONFLICT, TIMED_OUT, UNREACHABLE, DEGRADED, REFUSED = 0, 2, 3, 4, 5, 6, 7, 8
-
-GOAT = """command = ["{python}", "apps/goat.py"]
-
-[env]
-DAIRY_SICK = "9.9.9: never healthy"
-
-[health]
-interval_s = 0.2
-
-[rollout]
-steps = ["smoke", "weight 20%", "pause", "approve", "weight 60%"]
-bake_s = 0.0
-"""
-FARMER = """command = ["{python}", "apps/farmer.py"]
-needs = ["goat"]
-
-[health]
-interval_s = 0.2
-
-[rollout]
-strategy = "blue-green"
-bake_s = 0.0
-"""
-
-
-class Dairy(Farm):
-    """A farm of one goat and one farmer, and what its commands say."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._numbers = itertools.count(1)
-        for service in ("goat", "farmer"):
-            self.write(f"deploy/{service}.json", '{"version=0.0.1": {"weight": 100, "replicas": 1}}\n')
-        self.write("services/goat.toml", GOAT)
-        self.write("services/farmer.toml", FARMER)
-        settings = (path / "milkrun.toml").read_text()
-        self.write("milkrun.toml", f'{settings}\n[git]\npush = "file://{path.parent}/gone.git"\n')
-        self.commit("Quick rollouts, and a remote that is not there")
-
-    def write(self, file: str, text: str) -> None:
-        (self.path / file).write_text(text)
-
-    def version(self) -> str:
-        """One that was never there."""
-        return f"1.0.{next(self._numbers)}"
-
-    def says(self, *arguments: str, status: int = OK) -> str:
-        """The command ends with this status; returned is what it says to people."""
-        done = self.milkrun(*arguments)
-        assert done.returncode == status, (arguments, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done.stderr + done.stdout
-
-    def shows(self, *arguments: str, status: int = OK) -> dict:
-        """What the command prints as one JSON object."""
-        done = self.milkrun(*arguments, "--json")
-        assert done.returncode == status, (arguments, done.stdout, done.stderr)
-        return json.loads(done.stdout)
-
-    def begun(self, version: str, *options: str, service: str = "goat") -> str:
-        """The rollout's id."""
-        return self.shows("deploy", service, version, "--no-wait", *options)["rollout"]
-
-    def stands(self, service: str = "goat") -> tuple[Shelf, dict]:
-        """What the registry has of the service's rollouts, and how the newest one stands. Commands show the same."""
-
-        async def look() -> tuple[Shelf, dict]:
-            async with Registry(self.address) as registry:
-                shelf, seen = await read(registry, ServiceName(service))
-                return shelf, msgspec.to_builtins(seen) if seen else {}
-
-        return asyncio.run(look())
-
-    def seen(self, service: str = "goat") -> dict:
-        """How the newest rollout stands."""
-        return self.stands(service)[1]
-
-    def at(self, rollout: str, fact: Callable[[dict], bool], service: str = "goat") -> dict:
-        """The rollout as it stands once the fact is true."""
-        found: dict = {}
-
-        def fits() -> bool:
-            found.clear()
-            found.update(self.seen(service))
-            return found.get("rollout") == rollout and fact(found)
-
-        self.eventually(fits, 60.0)
-        return found
-
-    def receipt(self, rollout: str, service: str = "goat") -> dict:
-        """Its receipt, once it has one."""
-        found: list[dict] = []
-
-        def there() -> bool:
-            history = self.stands(service)[0].history
-            found[:] = [msgspec.to_builtins(receipt) for receipt in history if receipt.rollout == rollout]
-            return bool(found)
-
-        self.eventually(there, 60.0)
-        return found[0]
-
-    def pid(self, part: str) -> int:
-        known = record(self.folder)
-        assert known
-        return known.parts[part].identity.pid
-
-    def file(self) -> str:
-        return self.git("show", "HEAD:deploy/goat.json")
-
-    def edit(self, text: str) -> str:
-        """Somebody else writes into the deploy file."""
-        self.write("deploy/goat.json", text)
-        return self.commit("by hand")
-
-
-def at_step(name: str) -> Callable[[dict], bool]:
-    """Whether the rollout is at this step."""
-    return lambda seen: any(step["name"] == name and step["state"] == "now" for step in seen["steps"])
-
-
-def held(seen: dict) -> bool:
-    return bool(seen["paused"])
+USAGE, NOT_FOUND, CONFLICT, TIMED_OUT, UNREACHABLE, DEGRADED, REFUSED = 2, 3, 4, 5, 6, 7, 8
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +46,7 @@ def test_a_rollout_is_paused_resumed_approved_and_watched(farm: Dairy):
     farm.at(rollout, lambda seen: not seen["paused"])
     assert at_step("pause")(farm.seen()), "the first resume ends the hold, the second one the step"
     farm.says("deploy", "goat", "5.0.0", "--timeout", "0.5", status=TIMED_OUT)  # waits for its turn
+    (waiting,) = farm.shows("rollout", "status", "goat")["queue"]
     farm.says("rollout", "resume", "goat")
     farm.at(rollout, at_step("approve"))
     farm.says("rollout", "watch", "goat", "--timeout", "0.5", status=TIMED_OUT)
@@ -185,9 +54,7 @@ def test_a_rollout_is_paused_resumed_approved_and_watched(farm: Dairy):
 
     assert farm.receipt(rollout)["outcome"] == "done"
     assert json.loads(farm.file()) == {f"version={version}": {"weight": 100, "replicas": 1}}
-    queued = farm.at(
-        farm.seen()["rollout"], lambda seen: seen["version"] == "5.0.0" and at_step("pause")(seen)
-    )
+    queued = farm.at(waiting["rollout"], at_step("pause"))
     farm.says("rollout", "promote", "goat", "--full")
     assert farm.shows("rollout", "watch", "goat")["receipt"]["version"] == "5.0.0"
     assert farm.receipt(queued["rollout"])["old"] == [version]
@@ -216,6 +83,93 @@ def test_a_rejected_one_and_an_aborted_one_leave_everything_as_it_was(farm: Dair
     assert farm.file() == before
     farm.shows("rollout", "status", "goat", status=DEGRADED)
     assert "no rollout under way" in farm.says("rollout", "abort", "goat", status=CONFLICT)
+
+
+def test_a_verb_that_changes_nothing_says_why_and_what_fits(farm: Dairy):
+    rollout = farm.begun(farm.version())
+    farm.at(rollout, at_step("pause"))
+    for verb, why in (
+        ("approve", "does not wait for approval, it is at `pause`"),
+        ("reject", "does not wait for approval"),
+        ("retry", "it is not stuck"),
+    ):
+        told = farm.says("rollout", verb, "goat", "--reason", "a try", status=CONFLICT)
+        assert "a try; it" in told
+        assert why in told
+        assert "milkrun rollout status goat" in told
+    for _ in range(2):  # what is so already is no mistake
+        assert "held" in farm.says("rollout", "pause", "goat")
+    assert "`resume` lets it go on" in farm.says("rollout", "retry", "goat", status=CONFLICT)
+    farm.says("rollout", "resume", "goat")
+    farm.says("rollout", "resume", "goat")
+    farm.at(rollout, at_step("approve"))
+    for verb, why in (("resume", "nothing is held"), ("promote", "no wait that could be skipped")):
+        told = farm.says("rollout", verb, "goat", status=CONFLICT)
+        assert why in told
+        assert "milkrun rollout approve goat" in told
+    farm.says("rollout", "reject", "goat")
+    assert farm.receipt(rollout)["outcome"] == "taken-back"
+
+
+def test_who_waits_for_a_turn_is_told_listed_and_can_be_called_off(farm: Dairy):
+    under_way, second, third = (farm.version() for _ in range(3))
+    first = farm.begun(under_way)
+    farm.at(first, at_step("pause"))
+    follower = farm.start("deploy", "goat", second)
+    assert first in farm.until(follower, "waits for the end of")
+    (waiting,) = farm.shows("rollout", "status", "goat")["queue"]
+    last = farm.shows("deploy", "goat", third, "--no-wait")
+    assert last["behind"] == [first, waiting["rollout"]]
+    listed = farm.says("rollout", "status", "goat")
+    assert listed.index(f"waits for its turn: goat {second}") < listed.index(f"goat {third}")
+
+    told = farm.says("rollout", "abort", "goat", "--queued", third, "--reason", "wrong one")
+    assert "will not begin: called off by" in told
+    assert farm.receipt(last["rollout"])["outcome"] == "refused"
+    farm.says("rollout", "abort", "goat", "--queued", waiting["rollout"])
+    out, _ = follower.communicate(timeout=60)
+    assert follower.returncode == CONFLICT, out
+    assert "called off by" in out
+    assert farm.shows("rollout", "status", "goat")["queue"] == []
+    assert "waits for its turn" in farm.says("rollout", "abort", "goat", "--queued", third, status=CONFLICT)
+    farm.says("rollout", "abort", "goat", "--queued", third, "--force", status=USAGE)
+    assert farm.seen()["rollout"] == first, "what is under way goes on"
+    farm.says("rollout", "abort", "goat")
+    assert farm.receipt(first)["outcome"] == "taken-back"
+
+
+def test_one_that_no_engine_has_begun_is_called_off_before_it_begins(farm: Dairy):
+    farm.says("deploy", "goat", farm.version(), "--strategy", "blue-green")
+    before, engine = farm.file(), farm.pid("rollouts")
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        rollout = farm.begun(farm.version())
+        abort = farm.start("rollout", "abort", "goat")
+        farm.eventually(lambda: len(farm.stands()[0].intents) == 2)
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    out, _ = abort.communicate(timeout=60)
+    assert abort.returncode == OK, out
+    assert "will not begin" in out
+    assert farm.receipt(rollout)["commits"] == []
+    assert farm.file() == before
+
+
+def test_undo_takes_no_version_that_never_served(farm: Dairy):
+    farm.says("deploy", "goat", farm.version(), "--strategy", "blue-green")
+    before, head = json.loads(farm.file()), farm.git("rev-parse", "HEAD")
+    taken_back, never = farm.version(), farm.version()
+    rollout = farm.begun(taken_back)
+    farm.at(rollout, at_step("pause"))
+    (stable,) = (name.removeprefix("version=") for name in before)
+    assert "taking-back" in farm.says("rollout", "undo", "goat", "--to", stable)
+    assert farm.receipt(rollout)["outcome"] == "taken-back"
+    for version in (taken_back, never):
+        told = farm.says("rollout", "undo", "goat", "--to", version, status=CONFLICT)
+        assert "not known to have served" in told
+        assert f"milkrun deploy goat {version}" in told
+    assert json.loads(farm.file()) == before
+    assert farm.git("diff", "--name-only", head) == ""
 
 
 def test_undo_goes_back_during_a_rollout_and_after_it(farm: Dairy):
@@ -263,7 +217,7 @@ def test_somebody_elses_edit_holds_it_until_a_person_has_said_what_counts(farm: 
     edited = farm.edit(before.replace("100", "90"))
     assert edited[:10] in farm.at(rollout, held)["paused"]
     assert farm.git("rev-parse", "HEAD") == edited
-    farm.says("rollout", "promote", "goat", "--full")
+    assert "resume or abort" in farm.says("rollout", "promote", "goat", "--full", status=CONFLICT)
     assert farm.seen()["paused"], "not even a promotion writes over it unasked"
     farm.git("revert", "--no-edit", "HEAD")
     farm.at(rollout, lambda seen: not seen["paused"])
@@ -366,6 +320,9 @@ def test_the_plan_that_was_looked_at_is_carried_out_or_none(farm: Dairy):
         (("rollout", "pause", "sheep"), NOT_FOUND, "no rollout"),
         (("rollout", "undo", "sheep"), NOT_FOUND, "no rollout"),
         (("rollout", "watch", "sheep"), NOT_FOUND, "no rollout"),
+        (("deploy", "goa", "1.0.0"), NOT_FOUND, "did you mean `goat`?"),
+        (("rollout", "status", "goa"), NOT_FOUND, "did you mean goat?"),
+        (("rollout", "pause", "goa"), NOT_FOUND, "did you mean goat?"),
         (("deploy", "goat", "not a version"), REFUSED, "not a version"),
         (("deploy", "goat", "../../etc"), REFUSED, "version"),
         (("deploy", "GOAT!", "1.0.0"), REFUSED, "service name"),

@@ -39,7 +39,7 @@ def compared_failures(
         said = f"{_counts(now)}: more than {_allowed(settings)} above, which may still be chance"
         return bets, _finding(Outcome.INCONCLUSIVE, now, said, now.canary)
     matters = f"{settings.failures_matter_from:g} points"
-    said = f"{_counts(now)}: {matters} above it would have been found"
+    said = f"{_counts(now)}: a new version that fails {matters} more would have been found out"
     return bets, _finding(Outcome.PASS if final else Outcome.INCONCLUSIVE, now, said)
 
 

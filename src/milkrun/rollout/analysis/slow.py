@@ -60,15 +60,18 @@ def _not_slower(
     from_here = slowness.found_from(difference, alpha, POWER)
     found = f"{100 * math.expm1(from_here):.0f} % slower"
     if from_here <= matters:
-        said = f"{text}: {found} would have been found"
+        said = f"{text}: a new version that is {found} would have been found out"
         return _finding(Outcome.PASS if final else Outcome.INCONCLUSIVE, difference, said)
     each = slowness.needed(difference, alpha, POWER, matters, spread)
     if each is not None:
         needs = sum(max(0, each - answers) for answers in difference.canary.answers)
         said = f"{text}: about {max(1, needs)} more requests of the new version are needed to tell"
         return _finding(Outcome.INCONCLUSIVE, difference, said, needs=max(1, needs))
-    instances = f"{len(difference.canary.logs)} against {len(difference.stable.logs)} instances"
-    said = f"{text}: {instances} show a version that is {found} or more; more requests would not help, instances would"
+    instances = f"{len(difference.canary.logs)} new and {len(difference.stable.logs)} old"
+    said = (
+        f"{text}: among so few instances ({instances}) only a version that is {found} or more would be found out; more"
+        " requests would not help, more instances would"
+    )
     return _finding(Outcome.INCONCLUSIVE, difference, said, holds=False)
 
 

@@ -170,7 +170,7 @@ def test_one_instance_is_no_reason_to_wait_for_ever_and_says_what_it_shows():
     verdict = judged(seen(3000, 3, instances=1), seen(9000, 9))
 
     assert verdict.outcome is Outcome.PASS
-    assert "1 against 3 instances show a version that is" in by(verdict, "latency").said
+    assert "among so few instances (1 new and 3 old) only a version that is" in by(verdict, "latency").said
 
 
 def test_more_failures_than_allowed_that_may_be_chance_do_not_pass():
