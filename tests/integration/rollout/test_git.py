@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import subprocess
 
+import msgspec
 import pytest
 
 from milkrun.errors import Conflict, InputRefused, MilkrunError, NotFound
-from milkrun.model import ServiceName, Wish
+from milkrun.model import ServiceName, VersionName, Wish
 from milkrun.repository import create
+from milkrun.rollout import receipt
+from milkrun.rollout.drawing import drawn
 from milkrun.rollout.git import Git
 from milkrun.rollout.receipt import EPOCH
+from milkrun.rollout.state import Intent
 from milkrun.settings import deploy
 
 GOAT = ServiceName("goat")
@@ -120,3 +124,20 @@ async def test_a_push_takes_the_commits_to_a_remote_and_says_when_it_cannot(git,
     assert there.stdout.strip() == made
     with pytest.raises(MilkrunError, match="does not take them"):
         await git.push(f"file://{tmp_path}/nowhere")
+
+
+async def test_an_undo_is_only_for_what_has_served_also_when_the_engine_is_asked(git):
+    was = receipt.refused(
+        GOAT, Intent(id="1", verb="start", by="x", at=1.0, rollout="r0", version="0.0.2"), "", 1.0
+    )
+    done = msgspec.structs.replace(was, outcome="done")
+    for history in ([], [was], [msgspec.structs.replace(was, outcome="taken-back")]):
+        with pytest.raises(Conflict, match="not known to have served"):
+            await drawn(git, "r1", GOAT, VersionName("0.0.2"), strategy="undo", history=history)
+    plan, _ = await drawn(git, "r1", GOAT, VersionName("0.0.2"), strategy="undo", history=iter([done]))
+    assert (plan.version, plan.strategy, plan.old) == ("0.0.2", "undo", {"0.0.1": 100.0})
+
+
+async def test_a_service_that_nobody_knows_is_told_with_the_nearest_one(git):
+    with pytest.raises(NotFound, match="did you mean `goat`"):
+        await git.files(ServiceName("goot"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from milkrun.consul import Registry, Session
 from milkrun.consul.presence import Presence, component
@@ -151,3 +152,16 @@ async def test_an_ended_component_leaves_nothing(registry, tmp_path):
     assert await registry.entries("reports/") == []
     assert (await registry.health("lb-goat"))[0] == []
     assert not (tmp_path / "state" / "session").exists()
+
+
+async def test_the_second_one_of_a_name_is_told_to_take_another(registry, tmp_path):
+    async with running(presence(registry, tmp_path / "one")) as one:
+        one.publish("reports/a", Report("one"))
+        await until(registry, "reports/", lambda entries: entries)
+        with capture_logs() as logs:
+            second = presence(registry, tmp_path / "two")
+            async with running(second):
+                second.publish("reports/a", Report("two"))
+                async with asyncio.timeout(WITHIN_S):
+                    while not any("--host" in line["event"] for line in logs):
+                        await asyncio.sleep(0.02)
