@@ -31,7 +31,10 @@ _TRIES = 5
 
 
 class Asked(msgspec.Struct):
-    """One request, session or word of a session: when it began and ended, who took it, and why it failed if it did."""
+    """One request, session or word of a session: when it began and ended, who took it, and why it failed if it did.
+
+    `taken` is set once the head of an answer has come: from then on a session is with one instance.
+    """
 
     kind: str
     id: str
@@ -39,6 +42,7 @@ class Asked(msgspec.Struct):
     ended: float = 0.0
     by: str = ""
     why: str = ""
+    taken: bool = False
 
 
 class Book:
@@ -64,6 +68,9 @@ class Book:
     def under_way(self, before: float) -> bool:
         """Whether something that began before that moment has not ended."""
         return any(not asked.ended and asked.begun < before for asked in self.asked.values())
+
+    def longest_s(self, kind: str) -> float:
+        return max(asked.ended - asked.begun for asked in self.of(kind))
 
     def counts(self) -> Counter[str]:
         return Counter(asked.kind for asked in self.asked.values())
@@ -170,6 +177,7 @@ async def _session(address: tuple[str, int], asked: Asked, book: Book) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101"):
             raise Broken(head[:60].decode())
+        asked.taken = True
         asked.by = (await _said(reader, TEXT)).decode()
         for _ in range(WORDS):
             await asyncio.sleep(WORD_S)
@@ -221,7 +229,7 @@ class Http2:
     async def _connection(self, place: int) -> _Connection:
         async with self._opening[place]:
             found = self._connections[place]
-            if found is None or not found.takes:
+            if found is None or not found.takes or found.full:
                 found = _Connection(*await asyncio.open_connection(*self._address))
                 self._connections[place] = found
                 self._reading.create_task(found.read())
@@ -250,6 +258,11 @@ class _Connection:
     def close(self) -> None:
         self._writer.close()
 
+    @property
+    def full(self) -> bool:
+        """Whether so many are under way that the server takes no more: an open loop goes on elsewhere."""
+        return self._state.open_outbound_streams >= self._state.remote_settings.max_concurrent_streams
+
     async def get(self, request: str) -> tuple[str, bytes]:
         """The status and the body."""
         stream = self._state.get_next_available_stream_id()
@@ -257,7 +270,14 @@ class _Connection:
         head = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "goat")]
         self._state.send_headers(stream, [*head, ("x-request-id", request)], end_stream=True)
         self._flush()
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:  # nobody waits any more
+            self._answers.pop(stream, None)
+            if self.takes:
+                self._state.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+                self._flush()
+            raise
 
     def _flush(self) -> None:
         self._writer.write(self._state.data_to_send())
