@@ -12,7 +12,7 @@ from milkrun.cli.program import program
 from milkrun.cli.rollout_absence import ABSENT_S, AGAIN, ALONE, Absence
 from milkrun.cli.rollout_say import heard
 from milkrun.cli.rollout_wait import Follower
-from milkrun.consul import Registry, keys
+from milkrun.consul import Address, Registry, keys
 from milkrun.errors import Conflict, TimedOut
 from milkrun.rollout.queue import called_off
 from milkrun.rollout.receipt import receipt
@@ -46,6 +46,23 @@ async def test_whoever_follows_a_rollout_that_nobody_acts_on_hears_so(tmp_path, 
         with pytest.raises(TimedOut):
             await Follower(address, GOAT, STATE.plan.id, json=True).until_end(0.6)
     assert capsys.readouterr().err.count(ALONE) == 1
+
+
+def test_the_time_to_begin_counts_from_when_it_was_its_turn(capsys):
+    start = Intent(id="s", verb="start", by="kate", at=1.0, rollout="r2", version="1.0")
+    follower = Follower(Address(url="http://127.0.0.1:1"), GOAT, "r2", json=True)
+    follower._next_since = -1e9
+    for _ in range(2):
+        follower._queued(Shelf(state=STATE, intents={"1": start}), None)
+        follower._bounded(None, None)
+    told = f"r2 waits for the end of {STATE.plan.id}; `milkrun rollout abort goat --queued r2` calls it off"
+    assert capsys.readouterr().err.splitlines() == [told]
+    over = msgspec.structs.replace(STATE, phase=Phase.DONE)
+    follower._queued(Shelf(state=over, intents={"1": start}), None)
+    follower._bounded(None, None)
+    follower._next_since = -1e9
+    with pytest.raises(TimedOut, match="no engine acts"):
+        follower._bounded(None, None)
 
 
 def test_an_answer_that_is_no_is_an_error_with_what_fits():
