@@ -139,7 +139,6 @@ def test_who_waits_for_a_turn_is_told_listed_and_can_be_called_off(farm: Dairy):
 
 
 def test_one_that_no_engine_has_begun_is_called_off_before_it_begins(farm: Dairy):
-    farm.says("deploy", "goat", farm.version(), "--strategy", "blue-green")
     before, engine = farm.file(), farm.pid("rollouts")
     os.kill(engine, signal.SIGSTOP)
     try:
@@ -156,7 +155,6 @@ def test_one_that_no_engine_has_begun_is_called_off_before_it_begins(farm: Dairy
 
 
 def test_undo_takes_no_version_that_never_served(farm: Dairy):
-    farm.says("deploy", "goat", farm.version(), "--strategy", "blue-green")
     before, head = json.loads(farm.file()), farm.git("rev-parse", "HEAD")
     taken_back, never = farm.version(), farm.version()
     rollout = farm.begun(taken_back)
