@@ -286,10 +286,10 @@ class _Connection:
         """Every request has its answer, or why there is none. Returns when the connection ends."""
         why: Exception = EOFError("the connection ended")
         try:
-            buffer = b""
+            rest = b""
             while data := await self._reader.read(1 << 16):
-                *frames, buffer = _frames(buffer + data)
-                for one in frames:
+                *whole, rest = frames(rest + data)
+                for one in whole:
                     self._take(one)
                 self._flush()
         except OSError as error:
@@ -337,7 +337,7 @@ class _Connection:
             self.close()
 
 
-def _frames(data: bytes) -> Iterator[bytes]:
+def frames(data: bytes) -> Iterator[bytes]:
     """Each whole frame (RFC 9113, 4.1), and in the end what is left."""
     while len(data) >= 9 and len(data) >= (end := 9 + int.from_bytes(data[:3])):
         yield data[:end]
