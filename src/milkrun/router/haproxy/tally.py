@@ -69,7 +69,7 @@ class Tally:
                     continue
                 if await former.read():
                     self.ended.add(former.process)
-                elif former.in_flight:
+                elif former.over and former.in_flight:
                     self._log.warning(
                         "a worker from before a reload is gone with requests that it had",
                         requests=former.in_flight,
