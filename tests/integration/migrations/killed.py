@@ -1,4 +1,7 @@
-"""Applies the expansion until it is killed, before statement NUMBER or before it is recorded: URL NUMBER WHEN."""
+"""Goes through a phase until it is killed, before statement NUMBER or before that is recorded: URL PHASE NUMBER WHEN.
+
+A backfill's statements are its batches.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,38 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ledger
 
 from milkrun.rollout.migrations.apply import apply
+from milkrun.rollout.migrations.backfill import backfill
 from milkrun.rollout.migrations.database import Address
 from milkrun.rollout.migrations.script import parse
 from milkrun.rollout.migrations.session import opened
-from milkrun.rollout.migrations.steps import steps
 from milkrun.settings.migration import MigrationSettings
 
 
-async def main(url: str, number: str, when: str) -> None:
-    def say(text: str) -> None:
-        if when == "before" and f"expand {number}/" in text:
-            os.kill(os.getpid(), signal.SIGKILL)
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    async with opened(Address(url), "ledger", "2", MigrationSettings(), say) as here:
+
+async def main(url: str, phase: str, number: str, when: str) -> None:
+    batches = iter(range(1, 1000))
+
+    def say(text: str) -> None:
+        if when == "before" and f"{phase} {number}/" in text:
+            die()
+
+    async with opened(Address(url), "ledger", "2", MigrationSettings(batch=500), say) as here:
         put = here.record.put
 
         async def dies(step, entry):
-            if when == "unrecorded" and step.number == int(number) and entry.state == "done":
-                os.kill(os.getpid(), signal.SIGKILL)
+            at = next(batches) if entry.cursor else step.number
+            if when == "unrecorded" and at == int(number) and (entry.state == "done" or entry.cursor):
+                die()
             await put(step, entry)
 
         here.record.put = dies
-        await apply(here, steps(parse(ledger.EXPAND, "expand.sql"), "expand"))
+        if phase == "backfill":
+            await backfill(here, parse(Path(sys.argv[5]).read_bytes(), "backfill.sql"), lambda _: None)
+        else:
+            await apply(here, ledger.PLANS[phase])
 
 
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run(main(*sys.argv[1:5]))

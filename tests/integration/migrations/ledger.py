@@ -13,6 +13,9 @@ from pathlib import Path
 
 import psycopg
 
+from milkrun.rollout.migrations.script import Directive, parse
+from milkrun.rollout.migrations.steps import steps
+
 EXPAND = b"""
 ALTER TABLE bottles ADD COLUMN goat text;
 -- milkrun: sync table=bottles old=name new=goat
@@ -32,6 +35,13 @@ DROP INDEX CONCURRENTLY IF EXISTS bottles_goat;
 ALTER TABLE bottles DROP CONSTRAINT IF EXISTS bottles_litres;
 ALTER TABLE bottles DROP COLUMN IF EXISTS goat;
 """
+SYNCS = [item for item in parse(EXPAND, "expand.sql").items if isinstance(item, Directive)]
+PLANS = {
+    "expand": steps(parse(EXPAND, "expand.sql"), "expand"),
+    "contract": steps(parse(CONTRACT, "contract.sql"), "contract", ending=SYNCS),
+    "undo": steps(parse(UNDO, "undo.sql"), "undo", ending=SYNCS),
+}
+"""The statements of each phase that changes the schema."""
 
 
 class Crowd:

@@ -11,7 +11,7 @@ import pytest
 from milkrun.rollout.migrations.apply import apply
 from milkrun.rollout.migrations.backfill import backfill
 from milkrun.rollout.migrations.database import DatabaseGone
-from milkrun.rollout.migrations.script import Directive, parse
+from milkrun.rollout.migrations.script import parse
 from milkrun.rollout.migrations.session import opened
 from milkrun.rollout.migrations.steps import steps
 from milkrun.settings.migration import MigrationSettings
@@ -20,13 +20,7 @@ from . import ledger
 
 pytestmark = pytest.mark.needs("postgres")
 
-EXPAND = steps(parse(ledger.EXPAND, "expand.sql"), "expand")
-SYNCS = [item for item in parse(ledger.EXPAND, "expand.sql").items if isinstance(item, Directive)]
-PLANS = {
-    "expand": EXPAND,
-    "contract": steps(parse(ledger.CONTRACT, "contract.sql"), "contract", ending=SYNCS),
-    "undo": steps(parse(ledger.UNDO, "undo.sql"), "undo", ending=SYNCS),
-}
+EXPAND = ledger.PLANS["expand"]
 
 
 def session(address, say=lambda _: None, settings=MigrationSettings(batch=500)):  # noqa: B008 - it is frozen
@@ -50,11 +44,11 @@ def dying(cluster, here, number, when):
 
 
 @pytest.mark.parametrize("when", ["before", "unrecorded"])
-@pytest.mark.parametrize("phase", PLANS)
+@pytest.mark.parametrize("phase", ledger.PLANS)
 async def test_killed_at_each_statement_the_next_call_goes_on_behind_the_last_one(
     cluster, url, address, phase, when
 ):
-    plan = PLANS[phase]
+    plan = ledger.PLANS[phase]
     if phase != "expand":
         async with session(address) as here:
             await apply(here, EXPAND)
