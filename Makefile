@@ -30,7 +30,8 @@ check: setup
 
 soak: setup
 	MILKRUN_SOAK=1 $(BIN)/python -m pytest -q tests/chaos tests/linearizability tests/durability tests/faults \
-		tests/integration/rollout/test_deploys.py tests/integration/migrations tests/unit/rollout/analysis
+		tests/bad_input tests/integration/rollout tests/integration/migrations tests/integration/envoy/test_in_trouble.py \
+		tests/unit/rollout tests/unit/registry/access tests/unit/router/haproxy
 
 bench: setup
 	$(BIN)/python benchmarks/change_to_traffic.py

@@ -16,7 +16,8 @@ from milkrun.rollout.steps import Migrate, Move
 from milkrun.settings import deploy
 from milkrun.settings.rollout import AnalysisSettings, RolloutSettings
 
-SEEDS = int(os.environ.get("MILKRUN_SEEDS", "1000"))
+SOAK = os.environ.get("MILKRUN_SOAK") == "1"
+SEEDS = int(os.environ.get("MILKRUN_SEEDS", "100000" if SOAK else "1000"))
 ANALYSIS = AnalysisSettings(min_requests=200, failures_worse_by=2.0, extend_s=600)
 QUICK = RolloutSettings(
     steps=["smoke", "weight 10%", "analyse 20s", "weight 50%", "analyse 10s"],
@@ -27,6 +28,7 @@ QUICK = RolloutSettings(
     analysis=ANALYSIS,
 )
 THEIRS = b'{"version=0.0.1": {"weight": 70, "replicas": 4}, "version=0.0.2": {"weight": 30, "replicas": 1}}'
+pytestmark = pytest.mark.timeout(36_000 if SEEDS > 1000 else 300)
 STRATEGIES = ("canary", "blue-green", "rolling")
 
 
