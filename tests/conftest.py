@@ -5,19 +5,33 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import haproxies
 import hypothesis
 import pytest
+import structlog
 
 ROOT = Path(__file__).parent.parent
 
 # No test judges how fast a machine is that others use as well.
 hypothesis.settings.register_profile("milkrun", deadline=None)
 hypothesis.settings.load_profile("milkrun")
+
+# A shell's job in the background ignores these two, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that runs in a test's own process keeps the parts quiet: for that test, and not for the next."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def _consul() -> bool:
