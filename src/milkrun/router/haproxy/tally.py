@@ -64,9 +64,7 @@ class Tally:
             if now < self._again_at:
                 return
             self._again_at = now + LOOK_S
-            for former in list(self._formers):
-                if former.over:
-                    continue
+            for former in [one for one in self._formers if not one.over]:
                 if await former.read():
                     self.ended.add(former.process)
                 elif former.over and former.in_flight:
