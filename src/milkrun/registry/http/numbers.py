@@ -20,7 +20,10 @@ _LONG = re.compile(rb"[0-9]{19}")
 
 def parsed(raw: bytes) -> Any:
     """The JSON value. Raises DecodeError for what is none, and for whole numbers that 64 bits do not hold."""
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except UnicodeDecodeError as error:  # msgspec's own word for a string that is no UTF-8
+        raise msgspec.DecodeError(f"a string is not UTF-8: {error.reason}") from error
     if _LONG.search(raw):
         _check(value)
     return value
